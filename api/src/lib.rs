@@ -1,0 +1,12 @@
+//! The Kubernetes object model as values: resource rows, schemas, selectors, quantities, patches, apply,
+//! per-kind strategies, tables and OpenAPI. No I/O, no clock, no async: values in, values out.
+//!
+//! An object in flight is a [`serde_json::Value`]; what it may contain is said by a [`schema::Schema`], what it
+//! means beyond that by a [`strategy::Strategy`]. Everything generic about a resource is a [`catalogue::Resource`] row.
+
+pub mod catalogue;
+pub mod field;
+pub mod meta;
+pub mod schema;
+pub mod status;
+pub mod strategy;
