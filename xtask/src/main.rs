@@ -1,1 +1,46 @@
-fn main() {}
+//! `cargo xtask`: what a developer does with this repository, as Rust. It builds without the protobuf compiler, so
+//! that it can install it.
+
+mod cargo;
+mod down;
+mod test;
+mod tidy;
+mod up;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+cargo xtask COMMAND
+
+  up [--dir DIR]      install what is missing, build, start a cluster and run examples/hello.yaml on it
+  down [--dir DIR]    stop that cluster and remove everything it made
+  test                install what is missing, check style, build, and run all tests
+  tidy                check the house style only
+  bench [NAME]        measure: start-up, memory, pods, requests (release build; run it alone)
+
+DIR is /var/lib/keelson-up unless given.";
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args.as_slice() {
+        ["up", rest @ ..] => up::run(&directory(rest)?),
+        ["down", rest @ ..] => down::run(&directory(rest)?),
+        ["test"] => test::run(),
+        ["tidy"] => tidy::run(),
+        ["help" | "--help" | "-h"] | [] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        other => bail!("unknown arguments: {}\n\n{USAGE}", other.join(" ")),
+    }
+}
+
+/// The directory of the developer's cluster.
+fn directory(args: &[&str]) -> Result<std::path::PathBuf> {
+    match args {
+        [] => Ok("/var/lib/keelson-up".into()),
+        ["--dir", dir] => Ok(std::path::absolute(dir)?),
+        other => bail!("unknown arguments: {}\n\n{USAGE}", other.join(" ")),
+    }
+}
