@@ -10,3 +10,4 @@ pub mod meta;
 pub mod schema;
 pub mod status;
 pub mod strategy;
+pub mod table;
