@@ -5,9 +5,13 @@
 //! means beyond that by a [`strategy::Strategy`]. Everything generic about a resource is a [`catalogue::Resource`] row.
 
 pub mod catalogue;
+pub mod decode;
 pub mod field;
 pub mod meta;
+pub mod name;
+pub mod quantity;
 pub mod schema;
+pub mod selector;
 pub mod status;
 pub mod strategy;
 pub mod table;

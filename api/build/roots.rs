@@ -1,0 +1,89 @@
+//! Which types are compiled: every kind of the catalogue, what their subresources take, and what list, watch, delete
+//! and status answers are made of. Types they refer to come along.
+
+use k8s_openapi as k8s;
+use schemars::JsonSchema;
+use schemars::SchemaGenerator;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+macro_rules! roots {
+    ($generator:ident; $($($module:ident)::+ { $($kind:ident),+ $(,)? }),+ $(,)?) => {
+        $({
+            use k8s::$($module)::+::{$($kind),+};
+            $( add::<$kind>(&mut $generator); )+
+        })+
+    };
+}
+
+fn add<T: JsonSchema>(generator: &mut SchemaGenerator) {
+    generator.subschema_for::<T>();
+}
+
+/// Definitions by type name, in the form of JSON Schema, references as `#/$defs/NAME`.
+pub fn definitions() -> Map<String, Value> {
+    let mut generator = SchemaGenerator::new(SchemaSettings::draft2020_12());
+    roots! { generator;
+        api::admissionregistration::v1 { MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, MutatingWebhookConfiguration, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration },
+        api::apps::v1 { ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet },
+        api::authentication::v1 { SelfSubjectReview, TokenRequest, TokenReview },
+        api::authorization::v1 { LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview },
+        api::autoscaling::v1 { HorizontalPodAutoscaler, Scale },
+        api::autoscaling::v2 { HorizontalPodAutoscaler },
+        api::batch::v1 { CronJob, Job },
+        api::certificates::v1 { CertificateSigningRequest },
+        api::coordination::v1 { Lease },
+        api::core::v1 { Binding, ComponentStatus, ConfigMap, Endpoints, Event, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodTemplate, ReplicationController, ResourceQuota, Secret, Service, ServiceAccount },
+        api::discovery::v1 { EndpointSlice },
+        api::events::v1 { Event },
+        api::flowcontrol::v1 { FlowSchema, PriorityLevelConfiguration },
+        api::networking::v1 { IPAddress, Ingress, IngressClass, NetworkPolicy, ServiceCIDR },
+        api::node::v1 { RuntimeClass },
+        api::policy::v1 { Eviction, PodDisruptionBudget },
+        api::rbac::v1 { ClusterRole, ClusterRoleBinding, Role, RoleBinding },
+        api::resource::v1 { DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice },
+        api::scheduling::v1 { PriorityClass },
+        api::storage::v1 { CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment, VolumeAttributesClass },
+        apiextensions_apiserver::pkg::apis::apiextensions::v1 { CustomResourceDefinition },
+        kube_aggregator::pkg::apis::apiregistration::v1 { APIService },
+        apimachinery::pkg::apis::meta::v1 {
+            APIGroup, APIGroupList, APIResourceList, APIVersions, DeleteOptions, ListMeta, Patch, Status,
+        },
+        apimachinery::pkg::version { Info },
+    }
+    add::<k8s::apimachinery::pkg::apis::meta::v1::WatchEvent<k8s::apimachinery::pkg::runtime::RawExtension>>(
+        &mut generator,
+    );
+    generator.take_definitions(false).into_iter().collect()
+}
+
+/// List kinds, which the crate has only as a generic type: every stored kind with a `metadata` of its own gets one.
+pub fn add_lists(definitions: &mut Map<String, Value>) {
+    let rows = include_str!("../data/resources.tsv").lines().filter(|l| !l.starts_with('#') && !l.is_empty());
+    for row in rows {
+        let fields: Vec<&str> = row.split('\t').collect();
+        let (kind, verbs, name) = (fields[4], fields[8], fields[11]);
+        if verbs != "all" && !verbs.contains("list") {
+            continue;
+        }
+        let list = json!({
+            "description": format!("{kind}List is a list of {kind} objects."),
+            "type": "object",
+            "properties": {
+                "apiVersion": definitions[name]["properties"]["apiVersion"],
+                "kind": definitions[name]["properties"]["kind"],
+                "metadata": {
+                    "$ref": "#/$defs/io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta",
+                    "description": "Standard list metadata.",
+                },
+                "items": {
+                    "description": format!("The {kind} objects."),
+                    "type": "array",
+                    "items": { "$ref": format!("#/$defs/{name}") },
+                },
+            },
+            "required": ["items"],
+        });
+        definitions.insert(format!("{name}List"), list);
+    }
+}

@@ -1,0 +1,1 @@
+//! Rules for names (`k8s.io/apimachinery/pkg/util/validation`). Each check returns upstream's messages; none means valid.
