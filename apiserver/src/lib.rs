@@ -10,6 +10,7 @@ pub mod admission;
 pub mod authn;
 pub mod authz;
 pub mod body;
+pub mod cache;
 pub mod endpoint;
 pub mod options;
 pub mod pipeline;

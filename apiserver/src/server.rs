@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use api::catalogue::{Catalogue, Resource};
+use arc_swap::ArcSwap;
 use http::{Request, Response};
+use store_client::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -10,19 +13,24 @@ use crate::admission::Chain;
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
 use crate::body::Body;
+use crate::cache::{Cache, ResourceCache};
 use crate::options::Options;
 use crate::pipeline;
 use crate::user::Peer;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("store: {0}")]
-    Store(String),
+    #[error("read the store at start: {0}")]
+    Store(#[from] store_client::Error),
 }
 
 /// What a request needs at hand. Shared, immutable but for what its parts guard themselves.
 pub struct Server {
     pub options: Options,
+    pub store: Arc<dyn Store>,
+    pub cache: Arc<Cache>,
+    /// The served resources; swapped as a whole when custom resources change.
+    pub catalogue: ArcSwap<Catalogue>,
     pub authenticator: Authenticator,
     pub authorizer: Authorizer,
     pub admission: Chain,
@@ -30,6 +38,20 @@ pub struct Server {
     pub shutdown: CancellationToken,
     /// Owns every task of this server.
     pub tasks: TaskTracker,
+}
+
+impl Server {
+    /// The cache of a resource.
+    pub fn cache_of(&self, resource: &Resource) -> Arc<ResourceCache> {
+        self.cache.resource(resource.storage_prefix())
+    }
+
+    /// The row of a resource in its group's preferred version, and its cache; for readers inside the server.
+    pub fn resource(&self, group: &str, plural: &str) -> Option<(Arc<Resource>, Arc<ResourceCache>)> {
+        let row = Arc::clone(self.catalogue.load().preferred(group, plural)?);
+        let cache = self.cache_of(&row);
+        Some((row, cache))
+    }
 }
 
 /// A running API server; cheap to clone. [`ApiServer::stop`] ends its tasks.
@@ -40,15 +62,21 @@ pub struct ApiServer {
 
 impl ApiServer {
     /// Loads the cache from the store and starts the server's tasks. Returns when requests can be answered.
-    pub async fn start(options: Options) -> Result<Self, Error> {
+    pub async fn start(options: Options, store: Arc<dyn Store>) -> Result<Self, Error> {
+        let catalogue = Catalogue::builtin();
+        let cache = Arc::new(Cache::load(Arc::clone(&store), &catalogue).await?);
         let server = Server {
             options,
+            store,
+            cache,
+            catalogue: ArcSwap::new(catalogue),
             authenticator: Authenticator::default(),
             authorizer: Authorizer::default(),
             admission: Chain::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
+        server.tasks.spawn(Arc::clone(&server.cache).run(server.shutdown.clone()));
         Ok(Self { server: Arc::new(server) })
     }
 

@@ -2,7 +2,7 @@
 
 use http::{HeaderValue, Response, StatusCode, header};
 
-use api::status::Status;
+use api::status::{Cause, Details, Status};
 
 use crate::body::{self, Body};
 
@@ -18,4 +18,31 @@ pub fn response(status: &Status) -> Response<Body> {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(retry));
     }
     response
+}
+
+/// A store failure that says nothing about one object. Conflicts are handled where the object is known.
+pub fn from_store(error: &store_client::Error) -> Status {
+    use store_client::Error;
+    match error {
+        Error::Compacted { .. } => Status::expired(
+            "The resourceVersion for the provided list is too old; list again without it and continue from there.",
+        ),
+        Error::Future { requested, current } => resource_version_too_large(requested.get(), current.get()),
+        Error::TooLarge { .. } => Status::too_large(error.to_string()),
+        Error::Full { .. } => Status::new(507, "InsufficientStorage", error.to_string()),
+        Error::Unavailable { .. } => Status::service_unavailable(error.to_string()),
+        other => Status::internal(other),
+    }
+}
+
+/// 504: the server has not reached a revision the client asked for; upstream's `NewTooLargeResourceVersionError`.
+pub fn resource_version_too_large(requested: u64, current: u64) -> Status {
+    let message = format!("Timeout: Too large resource version: {requested}, current: {current}");
+    let cause = Cause {
+        reason: "ResourceVersionTooLarge".to_owned(),
+        message: "Too large resource version".to_owned(),
+        field: String::new(),
+    };
+    let details = Details { causes: vec![cause], retry_after_seconds: 1, ..Details::default() };
+    Status { details: Some(Box::new(details)), ..Status::timeout(message) }
 }
