@@ -1,0 +1,1 @@
+//! Event recording: core/v1 events with aggregation and counts.
