@@ -1,1 +1,26 @@
-//! Placeholder.
+//! The node agent: pods of one node through containerd.
+//!
+//! Desired pods come from a watch on this node's pods. Observed state comes from containerd and the kernel, never from
+//! the agent's memory, so a restarted agent takes running pods back without touching them, and a stopped agent leaves
+//! them running. Each pod has one owner task (`pod::owner`) which runs pure decisions (`pod::plan`, `pod::status`)
+//! and acts on them with small steps that are safe to repeat.
+//!
+//! Reading order: `options` -> `run` -> `pod` (plan, status, owner) -> `sandbox`, `spec`, `runtime` -> `logs`, `node`.
+//! Not here: scheduling, Service routing, DNS. The agent knows the cluster only through `cluster::Cluster`.
+
+pub mod cgroup;
+pub mod cluster;
+pub mod image;
+pub mod logs;
+pub mod node;
+pub mod node_api;
+pub mod options;
+pub mod paths;
+pub mod pod;
+pub mod probe;
+pub mod runtime;
+pub mod sandbox;
+pub mod spec;
+pub mod volume;
+
+pub use options::Options;

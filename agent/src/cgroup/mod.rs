@@ -1,0 +1,1 @@
+//! Pod-level cgroups by direct cgroupfs I/O.

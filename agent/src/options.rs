@@ -1,0 +1,86 @@
+//! What an agent is told at start. Everything two agents on one host must not share is an option here.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+/// Where the node API listens; the kubelet's own port.
+pub const NODE_API_PORT: u16 = 10250;
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub node_name: String,
+    /// containerd's socket.
+    pub containerd_address: PathBuf,
+    /// containerd namespace that holds our containers, images and snapshots.
+    pub containerd_namespace: String,
+    pub snapshotter: String,
+    /// OCI runtime binary; `None` chooses (see `runtime::options::choose_binary`).
+    pub oci_runtime: Option<String>,
+    /// Our own files: pinned namespaces, volumes, pod records.
+    pub state_dir: PathBuf,
+    /// `NAMESPACE_NAME_UID/CONTAINER/N.log` below it.
+    pub log_dir: PathBuf,
+    /// Flat symlinks that log collectors read.
+    pub container_log_dir: PathBuf,
+    /// Address the node registers; `None` takes the address of the default route's interface.
+    pub node_ip: Option<IpAddr>,
+    pub labels: Vec<(String, String)>,
+    /// Pod addresses for the built-in network, used until `spec.podCIDR` of the Node is set.
+    pub pod_cidr: Option<String>,
+    /// A conflist found here takes over pod networking.
+    pub cni_config_dir: PathBuf,
+    pub cni_plugin_dirs: Vec<PathBuf>,
+    /// Bridge of the built-in network.
+    pub bridge: String,
+    /// Below this cgroup (relative to each controller's mount) lies `kubepods`; empty is the top.
+    pub cgroup_parent: String,
+    pub cluster_domain: String,
+    pub cluster_dns: Vec<IpAddr>,
+    /// Static pod manifests (YAML or JSON).
+    pub manifest_dir: Option<PathBuf>,
+    pub max_pods: u32,
+    /// Where the node API listens.
+    pub bind: SocketAddr,
+    /// PEM. Certificate and key of the node API; made by the agent itself when absent.
+    pub serving_certificate: Option<PathBuf>,
+    pub serving_key: Option<PathBuf>,
+    /// PEM. Client certificates signed by it are accepted on the node API.
+    pub client_ca: Option<PathBuf>,
+    /// Program and arguments that run as PID 1 of a shared PID namespace.
+    /// `agent::pause()` must be what runs then.
+    pub pause_command: Vec<String>,
+}
+
+impl Options {
+    pub fn new(node_name: impl Into<String>) -> Self {
+        let pause = std::env::current_exe().map(|exe| exe.to_string_lossy().into_owned()).unwrap_or_default();
+        Self {
+            node_name: node_name.into(),
+            containerd_address: "/run/containerd/containerd.sock".into(),
+            containerd_namespace: "k8s.io".into(),
+            snapshotter: "overlayfs".into(),
+            oci_runtime: None,
+            state_dir: "/var/lib/keelson/agent".into(),
+            log_dir: "/var/log/pods".into(),
+            container_log_dir: "/var/log/containers".into(),
+            node_ip: None,
+            labels: Vec::new(),
+            pod_cidr: None,
+            cni_config_dir: "/etc/cni/net.d".into(),
+            cni_plugin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into(), "/usr/libexec/cni".into()],
+            bridge: "keelson0".into(),
+            cgroup_parent: String::new(),
+            cluster_domain: "cluster.local".into(),
+            cluster_dns: Vec::new(),
+            manifest_dir: None,
+            max_pods: 110,
+            bind: SocketAddr::from(([0, 0, 0, 0], NODE_API_PORT)),
+            serving_certificate: None,
+            serving_key: None,
+            client_ca: None,
+            pause_command: vec![pause, "pause".into()],
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Task exits as containerd reports them. The subscription outlives restarts of containerd: a lost stream is opened
+//! again and a `Resync` tells that exits may have been missed.
+
+use std::time::Duration;
+
+use containerd_client::{
+    events::TaskExit,
+    services::v1::{SubscribeRequest, events_client::EventsClient},
+};
+use prost::Message;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Exit, Runtime, task::timestamp};
+
+/// Between attempts to reach a containerd that is down.
+const RECONNECT: Duration = Duration::from_millis(500);
+const TOPIC: &str = "/tasks/exit";
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A container's init process ended.
+    Exited { container_id: String, exit: Exit },
+    /// A process added by exec ended.
+    ExecExited { container_id: String, exec_id: String, exit: Exit },
+    /// Events may have been lost: look at every task again.
+    Resync,
+}
+
+impl Runtime {
+    /// Sends events until `shutdown`. The first thing sent is a `Resync`.
+    pub async fn watch_exits(&self, events: mpsc::Sender<Event>, shutdown: CancellationToken) {
+        while !shutdown.is_cancelled() {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.follow(&events) => {}
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(RECONNECT) => {}
+            }
+        }
+    }
+
+    /// One subscription, from its start to its loss.
+    async fn follow(&self, events: &mpsc::Sender<Event>) {
+        let filter = format!("namespace=={},topic=={TOPIC:?}", self.namespace());
+        let mut client = EventsClient::new(self.channel());
+        // containerd answers the call itself only with the first event, so nothing tells that the subscription stands;
+        // the version call queued behind it on the same connection does.
+        let subscribe = client.subscribe(self.stream_request(SubscribeRequest { filters: vec![filter] }));
+        let announce = async {
+            match self.version().await {
+                Ok(_) => events.send(Event::Resync).await.is_ok(),
+                Err(error) => {
+                    tracing::warn!(%error, "containerd does not answer");
+                    false
+                }
+            }
+        };
+        tokio::pin!(subscribe);
+        let mut early = None;
+        let announced = tokio::select! {
+            biased;
+            stream = &mut subscribe => { early = Some(stream); true }
+            announced = announce => announced,
+        };
+        if !announced {
+            return;
+        }
+        let stream = match early {
+            Some(stream) => {
+                if events.send(Event::Resync).await.is_err() {
+                    return;
+                }
+                stream
+            }
+            None => subscribe.await,
+        };
+        let mut stream = match stream {
+            Ok(stream) => stream.into_inner(),
+            Err(status) => return tracing::warn!(%status, "subscription to containerd events ended"),
+        };
+        loop {
+            match stream.message().await {
+                Ok(Some(envelope)) => {
+                    let Some(event) = envelope.event.and_then(|any| decode(&any.value)) else { continue };
+                    if events.send(event).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => return,
+                Err(status) => return tracing::warn!(%status, "subscription to containerd events ended"),
+            }
+        }
+    }
+}
+
+fn decode(value: &[u8]) -> Option<Event> {
+    let exit = match TaskExit::decode(value) {
+        Ok(exit) => exit,
+        Err(error) => {
+            tracing::warn!(%error, "containerd sent an exit event that does not decode");
+            return None;
+        }
+    };
+    let ended = Exit { code: exit.exit_status as i32, at: timestamp(exit.exited_at) };
+    Some(if exit.id == exit.container_id {
+        Event::Exited { container_id: exit.container_id, exit: ended }
+    } else {
+        Event::ExecExited { container_id: exit.container_id, exec_id: exit.id, exit: ended }
+    })
+}

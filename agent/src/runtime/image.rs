@@ -1,0 +1,276 @@
+//! Images on the node: found by name or id, resolved to the manifest of this machine's platform, unpacked on demand.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use containerd_client::{
+    services::v1::{
+        ApplyRequest, CreateImageRequest, GetImageRequest, Image as Record, ListImagesRequest, UpdateImageRequest,
+        diff_client::DiffClient, images_client::ImagesClient,
+    },
+    types::Descriptor,
+};
+use oci_spec::image::{Arch, ImageConfiguration, ImageIndex, ImageManifest, Os};
+use sha2::{Digest, Sha256};
+
+use super::{Error, Result, Runtime, answered};
+use crate::image::name::{Name, is_image_id};
+
+/// Set on image records that came from an archive: no registry ever gave their digest.
+pub const IMPORTED: &str = "keelson.io/imported";
+
+/// Resolved images by the digest they start from. Contents never change, so entries never expire; the number of
+/// images on a node bounds it.
+pub(super) type Memory = Mutex<HashMap<String, Arc<Resolved>>>;
+
+/// What follows from a target digest alone.
+pub struct Resolved {
+    /// The image's id: digest of its config.
+    pub id: String,
+    pub layers: Vec<Descriptor>,
+    pub diff_ids: Vec<String>,
+    /// Name of the snapshot that holds all layers.
+    pub chain_id: String,
+    pub config: ImageConfiguration,
+    pub size: u64,
+}
+
+#[derive(Clone)]
+pub struct Image {
+    /// Key in the image store.
+    pub name: String,
+    /// What `imageID` of a container status shows.
+    pub image_id: String,
+    pub target: String,
+    pub resolved: Arc<Resolved>,
+}
+
+/// A line of the node's image list.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    pub name: String,
+    pub target: String,
+    pub size: i64,
+}
+
+impl Runtime {
+    fn images(&self) -> ImagesClient<tonic::transport::Channel> {
+        ImagesClient::new(self.channel())
+    }
+
+    /// The image a container's `image` field names, if it is on the node.
+    pub async fn find_image(&self, reference: &str) -> Result<Option<Image>> {
+        if is_image_id(reference) {
+            return self.find_image_by_id(reference).await;
+        }
+        let name = Name::parse(reference)
+            .map_err(|error| Error::Invalid { what: "image".into(), problem: error.to_string() })?;
+        let full = name.full();
+        match answered(
+            self.images().get(self.request(GetImageRequest { name: full.clone() })).await,
+            "get image",
+            &full,
+        ) {
+            Ok(found) => self.resolve(found.image.unwrap_or_default()).await.map(Some),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn find_image_by_id(&self, id: &str) -> Result<Option<Image>> {
+        for record in self.image_records().await? {
+            match self.resolve(record).await {
+                Ok(image) if image.resolved.id == id => return Ok(Some(image)),
+                // An image of another platform, or one whose content is gone, is not the one we look for.
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    async fn image_records(&self) -> Result<Vec<Record>> {
+        let result = self.images().list(self.request(ListImagesRequest::default())).await;
+        Ok(answered(result, "list images", self.namespace())?.images)
+    }
+
+    pub async fn list_images(&self) -> Result<Vec<Listed>> {
+        let mut listed = Vec::new();
+        for record in self.image_records().await? {
+            let name = record.name.clone();
+            match self.resolve(record).await {
+                Ok(image) => listed.push(Listed { name, target: image.target, size: image.resolved.size as i64 }),
+                Err(error) => tracing::debug!(name, %error, "image left out of the node's list"),
+            }
+        }
+        Ok(listed)
+    }
+
+    /// Creates the record or points an existing one to the new target.
+    pub(super) async fn put_image(
+        &self,
+        name: &str,
+        target: Descriptor,
+        labels: HashMap<String, String>,
+    ) -> Result<()> {
+        let image = Record { name: name.to_owned(), labels, target: Some(target), ..Record::default() };
+        let create = CreateImageRequest { image: Some(image.clone()), source_date_epoch: None };
+        match answered(self.images().create(self.request(create)).await, "create image", name) {
+            Err(error) if error.is_already_exists() => {}
+            other => return other.map(drop),
+        }
+        let update = UpdateImageRequest { image: Some(image), update_mask: None, source_date_epoch: None };
+        answered(self.images().update(self.request(update)).await, "update image", name).map(drop)
+    }
+
+    async fn resolve(&self, record: Record) -> Result<Image> {
+        let target = record.target.unwrap_or_default();
+        let known = self.inner.images.lock().unwrap_or_else(PoisonError::into_inner).get(&target.digest).cloned();
+        let resolved = match known {
+            Some(resolved) => resolved,
+            None => {
+                let resolved = Arc::new(self.resolve_target(&target).await?);
+                let mut images = self.inner.images.lock().unwrap_or_else(PoisonError::into_inner);
+                images.insert(target.digest.clone(), resolved.clone());
+                resolved
+            }
+        };
+        let image_id = match Name::parse(&record.name) {
+            Ok(name) if !record.labels.contains_key(IMPORTED) => format!("{}@{}", name.repository, target.digest),
+            _ => resolved.id.clone(),
+        };
+        Ok(Image { name: record.name, image_id, target: target.digest, resolved })
+    }
+
+    async fn resolve_target(&self, target: &Descriptor) -> Result<Resolved> {
+        let manifest_digest = if is_index(&target.media_type) {
+            let index: ImageIndex = self.read_json("image index", &target.digest).await?;
+            choose_manifest(&index).ok_or_else(|| Error::Invalid {
+                what: format!("image index {}", target.digest),
+                problem: format!("no manifest for linux/{}", architecture()),
+            })?
+        } else {
+            target.digest.clone()
+        };
+        let manifest: ImageManifest = self.read_json("image manifest", &manifest_digest).await?;
+        let config_digest = manifest.config().digest().to_string();
+        let config: ImageConfiguration = self.read_json("image config", &config_digest).await?;
+        let layers = manifest
+            .layers()
+            .iter()
+            .map(|layer| Descriptor {
+                media_type: layer.media_type().to_string(),
+                digest: layer.digest().to_string(),
+                size: layer.size() as i64,
+                ..Descriptor::default()
+            })
+            .collect::<Vec<_>>();
+        let diff_ids = config.rootfs().diff_ids().clone();
+        if diff_ids.len() != layers.len() || layers.is_empty() {
+            return Err(Error::Invalid {
+                what: format!("image {config_digest}"),
+                problem: format!("{} layers but {} diff ids", layers.len(), diff_ids.len()),
+            });
+        }
+        let size = layers.iter().map(|layer| layer.size as u64).sum::<u64>() + manifest.config().size();
+        let chain_id = chain_ids(&diff_ids).pop().unwrap_or_default();
+        Ok(Resolved { id: config_digest, layers, diff_ids, chain_id, config, size })
+    }
+
+    /// Makes sure the image's layers exist as snapshots. Cheap when they do.
+    pub async fn unpack_image(&self, image: &Image) -> Result<()> {
+        let resolved = &image.resolved;
+        if self.snapshot_exists(&resolved.chain_id).await? {
+            return Ok(());
+        }
+        let leased = self.leased("unpack").await?;
+        let unpacked = leased.unpack_layers(resolved).await;
+        leased.end_lease().await?;
+        unpacked
+    }
+
+    async fn unpack_layers(&self, resolved: &Resolved) -> Result<()> {
+        let mut parent = String::new();
+        for (layer, chain_id) in resolved.layers.iter().zip(chain_ids(&resolved.diff_ids)) {
+            if !self.snapshot_exists(&chain_id).await? {
+                let key = format!("extract-{} {chain_id}", uuid::Uuid::new_v4());
+                let mounts = self.prepare_layer(&key, &parent).await?;
+                let request = ApplyRequest { diff: Some(layer.clone()), mounts, ..ApplyRequest::default() };
+                let applied = DiffClient::new(self.channel()).apply(self.request(request)).await;
+                if let Err(error) = answered(applied, "unpack layer", &layer.digest) {
+                    self.remove_snapshot(&key).await?;
+                    return Err(error);
+                }
+                self.commit_snapshot(&key, &chain_id).await?;
+            }
+            parent = chain_id;
+        }
+        // The config keeps the snapshots: garbage collection follows image -> manifest -> config -> top snapshot.
+        let reference = format!("containerd.io/gc.ref.snapshot.{}", self.snapshotter());
+        self.label_blob(&resolved.id, HashMap::from([(reference, parent)])).await
+    }
+}
+
+pub(super) fn is_index(media_type: &str) -> bool {
+    matches!(
+        media_type,
+        "application/vnd.oci.image.index.v1+json" | "application/vnd.docker.distribution.manifest.list.v2+json"
+    )
+}
+
+/// This machine's architecture in the words of image indexes.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn choose_manifest(index: &ImageIndex) -> Option<String> {
+    let wanted = Arch::from(architecture());
+    let fits = |manifest: &&oci_spec::image::Descriptor| {
+        manifest
+            .platform()
+            .as_ref()
+            .is_none_or(|platform| platform.os() == &Os::Linux && platform.architecture() == &wanted)
+    };
+    index.manifests().iter().find(fits).map(|manifest| manifest.digest().to_string())
+}
+
+/// Names of the snapshots under an image: each is the digest of the one below and the layer's diff id.
+pub(super) fn chain_ids(diff_ids: &[String]) -> Vec<String> {
+    let mut chain: Vec<String> = Vec::with_capacity(diff_ids.len());
+    for diff_id in diff_ids {
+        let next = match chain.last() {
+            None => diff_id.clone(),
+            Some(parent) => digest(format!("{parent} {diff_id}").as_bytes()),
+        };
+        chain.push(next);
+    }
+    chain
+}
+
+pub(super) fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex(&Sha256::digest(bytes)))
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{chain_ids, digest};
+
+    #[test]
+    fn a_chain_id_digests_the_chain_below_and_the_layer() {
+        let (a, b) = (digest(b"a"), digest(b"b"));
+        assert_eq!(chain_ids(&[a.clone(), b.clone()]), [a.clone(), digest(format!("{a} {b}").as_bytes())]);
+    }
+}

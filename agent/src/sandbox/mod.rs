@@ -1,0 +1,1 @@
+//! Pod sandboxes: pinned namespaces and the pod network.

@@ -1,0 +1,3 @@
+//! The OCI runtime spec of a container.
+
+pub mod env;
