@@ -1,5 +1,7 @@
 //! Authentication: from a peer and its headers to a [`User`].
 
+pub mod token;
+
 use http::request::Parts;
 
 use api::status::Status;

@@ -1,5 +1,8 @@
 //! Authorization: may this user do that?
 
+pub mod policy;
+pub mod rule;
+
 use crate::request::RequestInfo;
 use crate::server::Server;
 use crate::user::{GROUP_MASTERS, User};
