@@ -4,11 +4,13 @@
 //! An object in flight is a [`serde_json::Value`]; what it may contain is said by a [`schema::Schema`], what it
 //! means beyond that by a [`strategy::Strategy`]. Everything generic about a resource is a [`catalogue::Resource`] row.
 
+pub mod apply;
 pub mod catalogue;
 pub mod decode;
 pub mod field;
 pub mod meta;
 pub mod name;
+pub mod patch;
 pub mod quantity;
 pub mod schema;
 pub mod selector;

@@ -1,0 +1,95 @@
+//! What a request's endpoint contributes to ownership: the type, the version, and the fields nobody owns through it.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use super::compare::{Changes, compare};
+use super::set::Set;
+use super::typed::Type;
+use crate::schema::Schema;
+
+/// The other versions of a resource. Managers own fields in the version they wrote.
+pub trait Versions {
+    /// The type in a version; `None` when the version is not served (any more).
+    fn schema(&self, api_version: &str) -> Option<Schema<'_>>;
+    /// `object` in that version; `None` when it cannot be converted.
+    fn convert(&self, object: &Value, api_version: &str) -> Option<Value>;
+}
+
+pub(super) struct Scope<'a> {
+    pub schema: Schema<'a>,
+    pub api_version: &'a str,
+    pub reset_fields: Set,
+    pub only_fields: &'a [&'a str],
+    pub versions: Option<&'a dyn Versions>,
+}
+
+impl<'a> Scope<'a> {
+    pub fn ty(&self) -> Type<'a> {
+        Type::of(self.schema)
+    }
+
+    /// Whether versions other than the request's need a look of their own.
+    pub fn is_foreign(&self, api_version: &str) -> bool {
+        self.versions.is_some() && api_version != self.api_version
+    }
+
+    /// `object` and its type in a version; `None` when that version is gone.
+    pub fn at<'v>(&self, object: &'v Value, api_version: &str) -> Option<(Type<'a>, Cow<'v, Value>)> {
+        match self.versions {
+            Some(versions) if api_version != self.api_version => {
+                let schema = versions.schema(api_version)?;
+                let is_there = object.get("apiVersion").and_then(Value::as_str) == Some(api_version);
+                let object =
+                    if is_there { Cow::Borrowed(object) } else { Cow::Owned(versions.convert(object, api_version)?) };
+                Some((Type::of(schema), object))
+            }
+            _ => Some((self.ty(), Cow::Borrowed(object))),
+        }
+    }
+
+    /// `object`, which is in `from`, back in the request's version.
+    pub fn back<'v>(&self, object: &'v Value, from: &str) -> Option<Cow<'v, Value>> {
+        match self.versions {
+            Some(versions) if from != self.api_version => versions.convert(object, self.api_version).map(Cow::Owned),
+            _ => Some(Cow::Borrowed(object)),
+        }
+    }
+
+    /// What changed, as far as this endpoint can own it.
+    pub fn compare(&self, live: &Value, new: &Value) -> Changes {
+        self.filter_changes(compare(self.ty(), live, new))
+    }
+
+    /// The same in another version; `None` when that version is gone.
+    pub fn compare_at(&self, live: &Value, new: &Value, api_version: &str) -> Option<Changes> {
+        let (ty, live) = self.at(live, api_version)?;
+        let (_, new) = self.at(new, api_version)?;
+        Some(self.filter_changes(compare(ty, &live, &new)))
+    }
+
+    fn filter_changes(&self, changes: Changes) -> Changes {
+        Changes {
+            added: self.filter(changes.added),
+            modified: self.filter(changes.modified),
+            removed: self.filter(changes.removed),
+        }
+    }
+
+    /// The part of `set` that can be owned through this endpoint.
+    pub fn filter(&self, set: Set) -> Set {
+        if set.is_empty() {
+            return set;
+        }
+        if self.only_fields.is_empty() {
+            return if self.reset_fields.is_empty() {
+                set
+            } else {
+                set.difference_with_descendants(&self.reset_fields)
+            };
+        }
+        let patterns: Vec<Vec<&str>> = self.only_fields.iter().map(|path| path.split('.').collect()).collect();
+        set.matching(&patterns).difference_with_descendants(&self.reset_fields)
+    }
+}
