@@ -14,7 +14,7 @@ use crate::{Batch, Error, Event, Result, Revision, Span, WatchStream};
 pub(crate) trait History: Send + Sync + 'static {
     /// Some events after `after`, oldest first, and the revision up to which the answer is complete: greater than
     /// `after` unless there is nothing new. Bounded by the engine. [`Error::Compacted`] if `after` is too old.
-    async fn read(&self, after: Revision) -> Result<(Vec<Event>, Revision)>;
+    async fn read(self: Arc<Self>, after: Revision) -> Result<(Vec<Event>, Revision)>;
 }
 
 struct Cursor<H> {
@@ -46,7 +46,7 @@ impl<H: History> Cursor<H> {
                 let detail = "the store is closed".to_owned();
                 return Err(Error::Unavailable { attempt: format!("watch after revision {after}"), detail });
             }
-            let (mut events, progress) = self.history.read(after).await?;
+            let (mut events, progress) = self.history.clone().read(after).await?;
             if progress > after {
                 events.retain(|event| self.span.contains(&event.key));
                 self.after = progress;

@@ -7,7 +7,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use crate::{Error, Result, Revision, Span};
+use crate::{Change, Error, Event, Result, Revision, Span};
 
 /// A version of a key without key and value. `version == 0` is a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,17 @@ pub(crate) struct Version {
 impl Version {
     pub fn tombstone(revision: Revision) -> Self {
         Self { mod_revision: revision, create_revision: Revision::ZERO, version: 0 }
+    }
+
+    pub fn of(event: &Event) -> Self {
+        match &event.change {
+            Change::Delete => Self::tombstone(event.revision),
+            Change::Put(record) => Self {
+                mod_revision: record.mod_revision,
+                create_revision: record.create_revision,
+                version: record.version,
+            },
+        }
     }
 
     pub fn is_tombstone(&self) -> bool {
@@ -73,8 +84,12 @@ impl Index {
         self.insert(key, version);
     }
 
-    /// Adds a version found on disk; the caller reads in revision order.
-    pub fn insert(&mut self, key: Bytes, version: Version) {
+    /// Sets the revision to at least `revision`: the newest write may have been a deletion that is compacted away.
+    pub fn raise(&mut self, revision: Revision) {
+        self.revision = self.revision.max(revision);
+    }
+
+    fn insert(&mut self, key: Bytes, version: Version) {
         match self.keys.get_mut(&key) {
             None => {
                 self.keys.insert(key, Versions { newest: version, older: Vec::new() });

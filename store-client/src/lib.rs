@@ -13,7 +13,9 @@
 //!
 //! This crate knows nothing of Kubernetes: no object, no JSON, no resource names.
 
+pub mod conformance;
 mod cursor;
+pub mod embedded;
 mod error;
 mod index;
 pub mod memory;

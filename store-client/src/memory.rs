@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::cursor::{self, History};
 use crate::index::{Index, Version};
 use crate::write::{Kind, Write};
-use crate::{Change, Error, Event, Page, Range, Record, Result, Revision, Span, Status, Store, WatchStream};
+use crate::{Error, Event, Page, Range, Record, Result, Revision, Span, Status, Store, WatchStream};
 
 /// Events per watch batch; a catching-up watcher takes several.
 const BATCH_EVENTS_MAX: usize = 512;
@@ -71,20 +71,9 @@ impl Shared {
 
 impl State {
     fn push(&mut self, write: Write, version: Version) {
-        let revision = version.mod_revision;
-        let change = match write.value() {
-            None => Change::Delete,
-            Some(value) => Change::Put(Record {
-                key: write.key.clone(),
-                value: value.clone(),
-                mod_revision: revision,
-                create_revision: version.create_revision,
-                version: version.version,
-            }),
-        };
         self.value_bytes += write.value().map_or(0, |value| value.len() as u64);
         self.index.push(write.key.clone(), version);
-        self.events.insert(revision, Event { revision, key: write.key, change });
+        self.events.insert(version.mod_revision, write.into_event(version));
     }
 
     fn record(&self, version: Version) -> Record {
@@ -162,7 +151,7 @@ impl Store for Memory {
 
 #[async_trait]
 impl History for Shared {
-    async fn read(&self, after: Revision) -> Result<(Vec<Event>, Revision)> {
+    async fn read(self: Arc<Self>, after: Revision) -> Result<(Vec<Event>, Revision)> {
         let state = self.state();
         let compacted = state.index.compacted();
         if after < compacted {

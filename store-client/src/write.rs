@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use crate::index::Version;
-use crate::{Error, Result, Revision};
+use crate::{Change, Error, Event, Record, Result, Revision};
 
 /// Longest key. Kubernetes' longest are under 1 KiB; the limit keeps the index and etcd's requests bounded.
 pub const KEY_BYTES_MAX: usize = 4 * 1024;
@@ -58,6 +58,22 @@ impl Write {
         }
     }
 
+    /// The event of this write, once it has its version.
+    pub fn into_event(self, version: Version) -> Event {
+        let revision = version.mod_revision;
+        let change = match self.kind {
+            Kind::Delete { .. } => Change::Delete,
+            Kind::Create { value } | Kind::Update { value, .. } => Change::Put(Record {
+                key: self.key.clone(),
+                value,
+                mod_revision: revision,
+                create_revision: version.create_revision,
+                version: version.version,
+            }),
+        };
+        Event { revision, key: self.key, change }
+    }
+
     /// The version this write makes at `revision`, given the key's newest version (`None` if it does not exist).
     pub fn plan(&self, live: Option<Version>, revision: Revision) -> std::result::Result<Version, Refusal> {
         let (expected, is_delete) = match (&self.kind, live) {
@@ -82,7 +98,7 @@ impl Write {
 
 impl Refusal {
     /// The error for the caller; `current` is the record as far as it could be read.
-    pub fn into_error(self, key: Bytes, current: Option<crate::Record>) -> Error {
+    pub fn into_error(self, key: Bytes, current: Option<Record>) -> Error {
         match self {
             Self::Exists => Error::Exists { key },
             Self::NotFound => Error::NotFound { key },
