@@ -203,9 +203,21 @@ impl Log {
 
     /// Gives up to `pages` free pages back to the file system.
     pub fn vacuum(&self, pages: u64) -> Result<()> {
-        // The pragma frees one page per step and returns no rows.
-        let sql = format!("PRAGMA incremental_vacuum({pages})");
-        self.connection.execute_batch(&sql).map_err(|error| failed("shrink", &self.path, error))
+        let vacuum = || {
+            // The pragma frees one page per step: it has to be stepped to its end.
+            let mut statement = self.connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+            let mut rows = statement.query([])?;
+            while rows.next()?.is_some() {}
+            Ok(())
+        };
+        vacuum().map_err(|error| failed("shrink", &self.path, error))
+    }
+
+    /// Moves the write-ahead log into the database, so that the next opening has nothing to recover and a copy of the
+    /// file is complete. A reader that is still at work keeps part of it back, which is no harm.
+    pub fn checkpoint(&self) -> Result<()> {
+        let checkpoint = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        checkpoint.map_err(|error| failed("checkpoint", &self.path, error))
     }
 }
 
