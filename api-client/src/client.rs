@@ -2,6 +2,7 @@
 //! [`Client::send`] and [`Client::call`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::api::status::{Details, Status};
 use bytes::{Bytes, BytesMut};
@@ -14,6 +15,8 @@ use crate::request::{self, Form};
 use crate::transport::Body;
 use crate::{Api, Error, GroupVersionResource, Object, PartialObject, Transport};
 
+/// How long a response that is read whole may pause between two pieces.
+const RESPONSE_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Largest response read into memory (a page of a list is far smaller). Beyond it the request fails.
 const RESPONSE_BYTES_MAX: usize = 256 << 20;
 
@@ -85,7 +88,12 @@ impl Client {
 async fn read(response: Response<Body>, attempted: &str) -> Result<Bytes, Error> {
     let mut body = response.into_body();
     let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+    loop {
+        let frame = match tokio::time::timeout(RESPONSE_PAUSE_MAX, body.frame()).await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break,
+            Err(_) => return Err(Error::Limit { attempted: attempted.to_owned(), limit: "RESPONSE_PAUSE_MAX" }),
+        };
         let frame = frame.map_err(|source| Error::Transport { attempted: attempted.to_owned(), source })?;
         let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() > RESPONSE_BYTES_MAX {

@@ -1,7 +1,12 @@
 //! The one way out: a request to a response. Two implementations: over the network, and straight into an API server
 //! in this process.
 
+mod connector;
 mod in_process;
+mod remote;
+#[cfg(test)]
+mod tests;
+mod tls;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,6 +16,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use crate::Error;
 pub use crate::error::BoxError;
 pub use in_process::InProcess;
+pub use remote::{Config, Credentials, Remote};
+pub use tls::{Identity, Pem, Tls};
 
 /// A response body as it arrives. The same type the API server answers with, so the in-process transport copies
 /// nothing.

@@ -1,1 +1,0 @@
-//! Event recording: core/v1 events with aggregation and counts.
