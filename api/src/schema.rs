@@ -22,6 +22,8 @@ pub struct Schemas {
     text: Cow<'static, str>,
     /// Defaults of nodes.
     defaults: Vec<Value>,
+    /// Compiled from a CustomResourceDefinition: values are what was sent, not what Go types make of it.
+    structural: bool,
 }
 
 /// A handle to one node. Nodes are per use: a field that refers to a named type has a node of its own, which shares
@@ -49,6 +51,7 @@ impl Schemas {
                 text: Cow::Borrowed(include_str!(concat!(env!("OUT_DIR"), "/schemas.txt"))),
                 defaults: serde_json::from_str(include_str!(concat!(env!("OUT_DIR"), "/defaults.json")))
                     .expect("the build script wrote a list of JSON values"),
+                structural: false,
             })
         });
         &BUILTIN
@@ -74,6 +77,10 @@ impl<'a> Schema<'a> {
     /// The node's number within its [`Schemas`]; see [`Schemas::node`].
     pub fn id(self) -> u32 {
         self.node
+    }
+    /// Part of a custom resource's schema rather than of a built-in type.
+    pub fn is_structural(self) -> bool {
+        self.schemas.structural
     }
     pub fn shape(self) -> Shape {
         Shape::from_bits(self.flags())
