@@ -1,0 +1,187 @@
+//! The command line. Every setting of `server` can also stand in the configuration file and in the environment;
+//! [`crate::config`] merges the three.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Deserialize;
+
+/// Kubernetes for Linux hosts, as one binary.
+#[derive(Parser)]
+#[command(name = "keelson", version, disable_help_subcommand = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run a control plane and, unless --no-agent is given, a node on this host.
+    ///
+    /// Settings come from the configuration file, overridden by KEELSON_* environment variables, overridden by flags.
+    Server(Box<Server>),
+    /// Print a kubeconfig with administrator rights for the server of a data directory.
+    Kubeconfig(Kubeconfig),
+    /// Work with the images of this node.
+    Image(Image),
+    /// Stop and remove every pod, namespace, mount, interface and rule that a stopped server's agent left on this host.
+    ///
+    /// The cluster's data stays. Pods outlive a stopped server on purpose; this is how to end them.
+    Cleanup(Cleanup),
+    /// Print the version.
+    Version,
+}
+
+/// Parts of Keelson that `server` can run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Component {
+    Apiserver,
+    Controllers,
+    Scheduler,
+    Agent,
+}
+
+/// Where the API server keeps the cluster's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    /// In the data directory; for a single server.
+    Embedded,
+    /// In an etcd cluster; for several servers.
+    Etcd,
+    /// In memory only: everything is lost at exit.
+    Memory,
+}
+
+/// Settings of `keelson server`, as given on one of the three levels: absent means "as the level below says".
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Server {
+    /// Configuration file (YAML; the same settings in camelCase) [default: /etc/keelson/config.yaml if it exists]
+    #[arg(long, value_name = "FILE", env = "KEELSON_CONFIG")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+
+    /// Directory for state, keys and pods [default: /var/lib/keelson]
+    #[arg(long, value_name = "DIR", env = "KEELSON_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Address and port the API server listens on [default: 0.0.0.0:6443]
+    #[arg(long, value_name = "ADDR:PORT", env = "KEELSON_BIND")]
+    pub bind: Option<SocketAddr>,
+
+    /// Write the administrator's kubeconfig here [default: DATA_DIR/admin.kubeconfig]
+    #[arg(long, value_name = "FILE", env = "KEELSON_WRITE_KUBECONFIG")]
+    pub write_kubeconfig: Option<PathBuf>,
+
+    /// Do not run pods on this host
+    #[arg(long)]
+    pub no_agent: bool,
+
+    /// Run only these parts; without apiserver among them, --kubeconfig says where it is
+    #[arg(long, value_name = "PART", value_delimiter = ',', env = "KEELSON_COMPONENTS")]
+    pub components: Option<Vec<Component>>,
+
+    /// How to reach and identify to an API server that is not part of this process
+    #[arg(long, value_name = "FILE", env = "KEELSON_KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Where the cluster's state is kept [default: embedded]
+    #[arg(long, value_name = "KIND", env = "KEELSON_STORE")]
+    pub store: Option<StoreKind>,
+
+    /// etcd's client URLs
+    #[arg(long, value_name = "URL", value_delimiter = ',', env = "KEELSON_ETCD_ENDPOINTS")]
+    pub etcd_endpoints: Option<Vec<String>>,
+
+    /// CA bundle that etcd's certificates are verified with
+    #[arg(long, value_name = "FILE", env = "KEELSON_ETCD_CA_FILE")]
+    pub etcd_ca_file: Option<PathBuf>,
+
+    /// Client certificate for etcd
+    #[arg(long, value_name = "FILE", env = "KEELSON_ETCD_CERT_FILE")]
+    pub etcd_cert_file: Option<PathBuf>,
+
+    /// Key of the client certificate for etcd
+    #[arg(long, value_name = "FILE", env = "KEELSON_ETCD_KEY_FILE")]
+    pub etcd_key_file: Option<PathBuf>,
+
+    /// containerd's socket [default: /run/containerd/containerd.sock]
+    #[arg(long, value_name = "SOCKET", env = "KEELSON_CONTAINERD_ADDRESS")]
+    pub containerd_address: Option<PathBuf>,
+
+    /// Name of this node [default: the host's name]
+    #[arg(long, value_name = "NAME", env = "KEELSON_NODE_NAME")]
+    pub node_name: Option<String>,
+
+    /// Address other nodes and the API server reach this node at [default: that of the default route]
+    #[arg(long, value_name = "ADDR", env = "KEELSON_NODE_IP")]
+    pub node_ip: Option<std::net::IpAddr>,
+
+    /// Port of the node's own API (logs, exec); 0 picks a free one [default: 10250]
+    #[arg(long, value_name = "PORT", env = "KEELSON_NODE_PORT")]
+    pub node_port: Option<u16>,
+
+    /// Range of Service addresses [default: 10.96.0.0/16]
+    #[arg(long, value_name = "CIDR", env = "KEELSON_SERVICE_CIDR")]
+    pub service_cidr: Option<String>,
+
+    /// Range of pod addresses; each node gets a /24 of it [default: 10.244.0.0/16]
+    #[arg(long, value_name = "CIDR", env = "KEELSON_POD_CIDR")]
+    pub pod_cidr: Option<String>,
+
+    /// What to log, as in `info` or `info,agent=debug` [default: info]
+    #[arg(long, value_name = "FILTER", env = "KEELSON_LOG")]
+    pub log: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Kubeconfig {
+    /// Data directory of the server [default: /var/lib/keelson]
+    #[arg(long, value_name = "DIR", env = "KEELSON_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// URL to write into it [default: the address the server last listened on]
+    #[arg(long, value_name = "URL")]
+    pub server: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Image {
+    #[command(subcommand)]
+    pub command: ImageCommand,
+}
+
+#[derive(Subcommand)]
+pub enum ImageCommand {
+    /// Import the images of archives (OCI layout or `docker save`, plain or gzip) into containerd.
+    Import {
+        #[command(flatten)]
+        node: Node,
+        /// Archive files
+        #[arg(required = true, value_name = "FILE")]
+        archives: Vec<PathBuf>,
+    },
+}
+
+#[derive(Args)]
+pub struct Cleanup {
+    #[command(flatten)]
+    pub node: Node,
+}
+
+/// Which node of this host is meant.
+#[derive(Args)]
+pub struct Node {
+    /// Data directory of the node [default: /var/lib/keelson]
+    #[arg(long, value_name = "DIR", env = "KEELSON_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// containerd's socket [default: /run/containerd/containerd.sock]
+    #[arg(long, value_name = "SOCKET", env = "KEELSON_CONTAINERD_ADDRESS")]
+    pub containerd_address: Option<PathBuf>,
+}
+
+pub fn parse() -> Arguments {
+    Arguments::parse()
+}

@@ -1,0 +1,257 @@
+//! Settings of a run: flags over environment over configuration file over defaults, checked as a whole before
+//! anything is started. Flags and environment arrive merged in one [`Server`] value, as clap reads both.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::args::{Component, Server, StoreKind};
+
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/keelson";
+pub const DEFAULT_CONTAINERD_ADDRESS: &str = "/run/containerd/containerd.sock";
+const DEFAULT_FILE: &str = "/etc/keelson/config.yaml";
+const DEFAULT_API_PORT: u16 = 6443;
+/// The kubelet's port, which everything that talks to nodes expects.
+const DEFAULT_NODE_PORT: u16 = 10250;
+/// A configuration file larger than this is a mistake.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Where the cluster's state is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Store {
+    Embedded,
+    Memory,
+    Etcd { endpoints: Vec<String>, ca: Option<PathBuf>, certificate: Option<PathBuf>, key: Option<PathBuf> },
+}
+
+/// What `keelson server` runs with; nothing is left to be decided.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    pub data_dir: PathBuf,
+    pub bind: SocketAddr,
+    pub write_kubeconfig: PathBuf,
+    pub components: Vec<Component>,
+    pub kubeconfig: Option<PathBuf>,
+    pub store: Store,
+    pub containerd_address: PathBuf,
+    pub node_name: Option<String>,
+    pub node_ip: Option<IpAddr>,
+    pub node_port: u16,
+    pub service_cidr: String,
+    pub pod_cidr: String,
+    pub log: String,
+}
+
+impl Settings {
+    pub fn runs(&self, component: Component) -> bool {
+        self.components.contains(&component)
+    }
+}
+
+/// Reads the configuration file that applies and merges it under the given arguments.
+pub fn load(arguments: Server) -> Result<Settings> {
+    let file = match &arguments.config {
+        Some(path) => read(path)?,
+        None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
+        None => Server::default(),
+    };
+    resolve(merge(arguments, file))
+}
+
+fn read(path: &Path) -> Result<Server> {
+    let size = std::fs::metadata(path).with_context(|| format!("read configuration {}", path.display()))?.len();
+    if size > FILE_BYTES_MAX {
+        bail!("configuration {} has {size} bytes, the limit is {FILE_BYTES_MAX}", path.display());
+    }
+    let text = std::fs::read_to_string(path).with_context(|| format!("read configuration {}", path.display()))?;
+    parse(&text).with_context(|| format!("configuration {}", path.display()))
+}
+
+fn parse(text: &str) -> Result<Server> {
+    if text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#')) {
+        return Ok(Server::default());
+    }
+    Ok(serde_yaml::from_str(text)?)
+}
+
+/// Each setting of `over` where it is given, of `under` otherwise.
+fn merge(over: Server, under: Server) -> Server {
+    Server {
+        config: over.config,
+        data_dir: over.data_dir.or(under.data_dir),
+        bind: over.bind.or(under.bind),
+        write_kubeconfig: over.write_kubeconfig.or(under.write_kubeconfig),
+        no_agent: over.no_agent || under.no_agent,
+        components: over.components.or(under.components),
+        kubeconfig: over.kubeconfig.or(under.kubeconfig),
+        store: over.store.or(under.store),
+        etcd_endpoints: over.etcd_endpoints.or(under.etcd_endpoints),
+        etcd_ca_file: over.etcd_ca_file.or(under.etcd_ca_file),
+        etcd_cert_file: over.etcd_cert_file.or(under.etcd_cert_file),
+        etcd_key_file: over.etcd_key_file.or(under.etcd_key_file),
+        containerd_address: over.containerd_address.or(under.containerd_address),
+        node_name: over.node_name.or(under.node_name),
+        node_ip: over.node_ip.or(under.node_ip),
+        node_port: over.node_port.or(under.node_port),
+        service_cidr: over.service_cidr.or(under.service_cidr),
+        pod_cidr: over.pod_cidr.or(under.pod_cidr),
+        log: over.log.or(under.log),
+    }
+}
+
+fn resolve(given: Server) -> Result<Settings> {
+    let data_dir = given.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+    let data_dir = std::path::absolute(&data_dir).with_context(|| format!("data directory {}", data_dir.display()))?;
+    let mut components = given.components.unwrap_or_else(|| {
+        vec![Component::Apiserver, Component::Controllers, Component::Scheduler, Component::Agent]
+    });
+    if given.no_agent {
+        components.retain(|c| *c != Component::Agent);
+    }
+    if components.is_empty() {
+        bail!("no component is left to run: --components is empty or names only the agent, and --no-agent is given");
+    }
+    let has_api = components.contains(&Component::Apiserver);
+    if !has_api && given.kubeconfig.is_none() {
+        bail!("without apiserver among --components, --kubeconfig must say how to reach an API server");
+    }
+    if has_api && given.kubeconfig.is_some() {
+        bail!("--kubeconfig is for runs without apiserver among --components; this run has its own API server");
+    }
+    let store = resolve_store(
+        given.store,
+        given.etcd_endpoints.unwrap_or_default(),
+        given.etcd_ca_file,
+        given.etcd_cert_file,
+        given.etcd_key_file,
+    )?;
+    Ok(Settings {
+        write_kubeconfig: given.write_kubeconfig.unwrap_or_else(|| data_dir.join("admin.kubeconfig")),
+        bind: given.bind.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, DEFAULT_API_PORT).into()),
+        components,
+        kubeconfig: given.kubeconfig,
+        store,
+        containerd_address: given.containerd_address.unwrap_or_else(|| DEFAULT_CONTAINERD_ADDRESS.into()),
+        node_name: given.node_name.map(|n| node_name(&n)).transpose()?,
+        node_ip: given.node_ip,
+        node_port: given.node_port.unwrap_or(DEFAULT_NODE_PORT),
+        service_cidr: range("--service-cidr", given.service_cidr.as_deref().unwrap_or("10.96.0.0/16"), 12..=28)?,
+        pod_cidr: range("--pod-cidr", given.pod_cidr.as_deref().unwrap_or("10.244.0.0/16"), 8..=24)?,
+        log: given.log.unwrap_or_else(|| "info".to_owned()),
+        data_dir,
+    })
+}
+
+fn resolve_store(
+    kind: Option<StoreKind>,
+    endpoints: Vec<String>,
+    ca: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> Result<Store> {
+    let has_etcd_settings = !endpoints.is_empty() || ca.is_some() || certificate.is_some() || key.is_some();
+    match kind {
+        Some(StoreKind::Etcd) if endpoints.is_empty() => bail!("--store etcd needs --etcd-endpoints"),
+        Some(StoreKind::Etcd) if certificate.is_some() != key.is_some() => {
+            bail!("--etcd-cert-file and --etcd-key-file go together")
+        }
+        Some(StoreKind::Etcd) => Ok(Store::Etcd { endpoints, ca, certificate, key }),
+        Some(StoreKind::Embedded | StoreKind::Memory) | None if has_etcd_settings => {
+            bail!("--etcd-* settings are given, but the store is not etcd: add --store etcd")
+        }
+        Some(StoreKind::Memory) => Ok(Store::Memory),
+        Some(StoreKind::Embedded) | None => Ok(Store::Embedded),
+    }
+}
+
+/// A node's name is a DNS-1123 subdomain; host names are lowered as the kubelet does (`nodeutil.GetHostname`).
+pub fn node_name(name: &str) -> Result<String> {
+    let name = name.trim().to_lowercase();
+    let good = !name.is_empty()
+        && name.len() <= 253
+        && name.split('.').all(|label| {
+            !label.is_empty()
+                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        });
+    if !good {
+        bail!("node name {name:?} is not a DNS name (lower case letters, digits, '-' and '.'): give --node-name");
+    }
+    Ok(name)
+}
+
+/// An IPv4 range in its canonical form, with a prefix length that leaves room for what it is for.
+fn range(flag: &str, text: &str, prefixes: std::ops::RangeInclusive<u32>) -> Result<String> {
+    let parsed = text
+        .split_once('/')
+        .and_then(|(address, prefix)| Some((address.parse::<Ipv4Addr>().ok()?, prefix.parse::<u32>().ok()?)));
+    let Some((address, prefix)) = parsed else {
+        bail!("{flag} {text:?} is not an IPv4 range such as 10.96.0.0/16");
+    };
+    if !prefixes.contains(&prefix) {
+        bail!("{flag} {text}: the prefix length must be between {} and {}", prefixes.start(), prefixes.end());
+    }
+    let network = Ipv4Addr::from(u32::from(address) & (u32::MAX << (32 - prefix)));
+    if network != address {
+        bail!("{flag} {text} has bits set after the prefix: did you mean {network}/{prefix}?");
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(args: &[&str]) -> Server {
+        #[derive(clap::Parser)]
+        struct Only {
+            #[command(flatten)]
+            server: Server,
+        }
+        let all = ["keelson"].iter().chain(args);
+        <Only as clap::Parser>::try_parse_from(all).expect("flags parse").server
+    }
+
+    fn error(args: &[&str]) -> String {
+        format!("{:#}", resolve(flags(args)).expect_err("settings are refused"))
+    }
+
+    #[test]
+    fn defaults_run_everything_on_the_embedded_store() {
+        let settings = resolve(Server::default()).expect("defaults are good");
+        assert_eq!(settings.components.len(), 4);
+        assert_eq!(settings.store, Store::Embedded);
+        assert_eq!(settings.bind.to_string(), "0.0.0.0:6443");
+        assert_eq!(settings.write_kubeconfig, Path::new("/var/lib/keelson/admin.kubeconfig"));
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let file = parse("nodeName: from-file\npodCidr: 10.1.0.0/16\ncomponents: [apiserver]\n").expect("file parses");
+        let settings = resolve(merge(flags(&["--node-name", "Flag"]), file)).expect("settings are good");
+        assert_eq!(settings.node_name.as_deref(), Some("flag"));
+        assert_eq!(settings.pod_cidr, "10.1.0.0/16");
+        assert_eq!(settings.components, [Component::Apiserver]);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let unknown = format!("{:#}", parse("nodeNam: x\n").expect_err("unknown setting"));
+        assert!(unknown.contains("nodeNam"), "{unknown}");
+        assert!(error(&["--store", "etcd"]).contains("--etcd-endpoints"));
+        assert!(error(&["--etcd-endpoints", "http://a:2379"]).contains("--store etcd"));
+        assert!(error(&["--components", "scheduler"]).contains("--kubeconfig"));
+        assert!(error(&["--components", "agent", "--no-agent"]).contains("no component"));
+        assert!(error(&["--pod-cidr", "10.0.0.1/16"]).contains("did you mean 10.0.0.0/16"));
+        assert!(error(&["--pod-cidr", "10.0.0.0/30"]).contains("between 8 and 24"));
+        assert!(error(&["--service-cidr", "ten"]).contains("not an IPv4 range"));
+        assert!(error(&["--node-name", "a_b"]).contains("DNS name"));
+    }
+
+    #[test]
+    fn an_empty_file_is_no_settings() {
+        assert_eq!(parse("# nothing yet\n\n").expect("parses"), Server::default());
+    }
+}
