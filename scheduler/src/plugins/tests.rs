@@ -1,0 +1,191 @@
+//! Decisions as tables: nodes and pods in a few words, the answer in upstream's words.
+
+use std::sync::Arc;
+
+use expect_test::{Expect, expect};
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+use crate::cycle::schedule;
+use crate::objects::{Node, Pod};
+
+/// A node with 2 cores, 4 GiB and 10 pods, changed by `patch`.
+fn node(name: &str, patch: Value) -> Value {
+    let mut node = json!({
+        "metadata": { "name": name, "labels": { "kubernetes.io/hostname": name } },
+        "spec": {},
+        "status": { "allocatable": { "cpu": "2", "memory": "4Gi", "pods": "10" } },
+    });
+    merge(&mut node, &patch);
+    node
+}
+
+/// A pod with one container that asks for 100m CPU, changed by `patch` (of its spec).
+fn pod(name: &str, patch: Value) -> Value {
+    let mut spec = json!({
+        "containers": [{ "name": "c", "image": "i", "resources": { "requests": { "cpu": "100m" } } }],
+    });
+    merge(&mut spec, &patch);
+    json!({ "metadata": { "name": name, "namespace": "default", "uid": name, "labels": { "app": "web" } }, "spec": spec })
+}
+
+fn merge(into: &mut Value, patch: &Value) {
+    match (into, patch) {
+        (Value::Object(into), Value::Object(patch)) => {
+            for (key, value) in patch {
+                merge(into.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (into, patch) => *into = patch.clone(),
+    }
+}
+
+fn check(nodes: &[Value], running: &[Value], pod: Value, expected: Expect) {
+    let mut cluster = Cluster::default();
+    for node in nodes {
+        let node: Node = serde_json::from_value(node.clone()).expect("a Node");
+        cluster.set_node(Arc::new(node));
+    }
+    for running in running {
+        let running: Pod = serde_json::from_value(running.clone()).expect("a Pod");
+        cluster.set_pod(&Arc::new(running));
+    }
+    let pod: Pod = serde_json::from_value(pod).expect("a Pod");
+    let answer = match schedule(&pod, &cluster, 0) {
+        Ok(node) => node.metadata.name.clone(),
+        Err(error) => error.to_string(),
+    };
+    expected.assert_eq(&answer);
+}
+
+#[test]
+fn no_nodes() {
+    check(&[], &[], pod("p", json!({})), expect!["no nodes available to schedule pods"]);
+}
+
+#[test]
+fn reasons_are_counted_and_sorted() {
+    let nodes = [
+        node("a", json!({ "spec": { "unschedulable": true } })),
+        node("b", json!({ "spec": { "taints": [{ "key": "k", "effect": "NoSchedule" }] } })),
+        node("c", json!({ "status": { "allocatable": { "cpu": "50m" } } })),
+        node("d", json!({ "status": { "allocatable": { "cpu": "50m", "memory": "1Mi" } } })),
+    ];
+    let hungry =
+        json!({ "containers": [{ "image": "i", "resources": { "requests": { "cpu": "1", "memory": "1Gi" } } }] });
+    check(
+        &nodes,
+        &[],
+        pod("p", hungry),
+        expect![
+            "0/4 nodes are available: 1 Insufficient memory, 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable, 2 Insufficient cpu."
+        ],
+    );
+}
+
+#[test]
+fn tolerations_open_tainted_nodes() {
+    let tainted = node("a", json!({ "spec": { "taints": [{ "key": "k", "value": "v", "effect": "NoSchedule" }] } }));
+    let tolerant =
+        json!({ "tolerations": [{ "key": "k", "operator": "Equal", "value": "v", "effect": "NoSchedule" }] });
+    check(&[tainted.clone()], &[], pod("p", tolerant), expect!["a"]);
+    let wrong = json!({ "tolerations": [{ "key": "k", "operator": "Equal", "value": "w" }] });
+    check(&[tainted], &[], pod("p", wrong), expect!["0/1 nodes are available: 1 node(s) had untolerated taint(s)."]);
+}
+
+#[test]
+fn the_emptier_node_wins() {
+    let nodes = [node("a", json!({})), node("b", json!({}))];
+    let big = json!({ "nodeName": "a", "containers": [{ "image": "i", "resources": { "requests": { "cpu": "1" } } }] });
+    check(&nodes, &[pod("r", big)], pod("p", json!({})), expect!["b"]);
+}
+
+#[test]
+fn a_full_node_is_full() {
+    let small = node("a", json!({ "status": { "allocatable": { "pods": "1" } } }));
+    let running = pod("r", json!({ "nodeName": "a" }));
+    check(&[small], &[running], pod("p", json!({})), expect!["0/1 nodes are available: 1 Too many pods."]);
+}
+
+#[test]
+fn host_ports_conflict() {
+    let port = json!({ "containers": [{ "image": "i", "ports": [{ "containerPort": 80, "hostPort": 80 }] }] });
+    let mut running = pod("r", port.clone());
+    running["spec"]["nodeName"] = "a".into();
+    let expected = expect!["0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports."];
+    check(&[node("a", json!({}))], &[running], pod("p", port), expected);
+}
+
+#[test]
+fn node_selectors_and_affinity() {
+    let nodes = [node("a", json!({ "metadata": { "labels": { "disk": "ssd", "size": "3" } } })), node("b", json!({}))];
+    check(&nodes, &[], pod("p", json!({ "nodeSelector": { "disk": "ssd" } })), expect!["a"]);
+    check(
+        &nodes,
+        &[],
+        pod("p", json!({ "nodeSelector": { "disk": "nvme" } })),
+        expect!["0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector."],
+    );
+    let required = |expression: Value| {
+        json!({ "affinity": { "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [{ "matchExpressions": [expression] }] } } } })
+    };
+    check(&nodes, &[], pod("p", required(json!({ "key": "disk", "operator": "DoesNotExist" }))), expect!["b"]);
+    check(&nodes, &[], pod("p", required(json!({ "key": "size", "operator": "Gt", "values": ["2"] }))), expect!["a"]);
+    let preferred = json!({ "affinity": { "nodeAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": [
+        { "weight": 100, "preference": { "matchExpressions": [{ "key": "disk", "operator": "Exists" }] } }] } } });
+    check(&nodes, &[], pod("p", preferred), expect!["a"]);
+}
+
+#[test]
+fn anti_affinity_keeps_pods_apart_both_ways() {
+    let apart = json!({ "affinity": { "podAntiAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": [
+        { "labelSelector": { "matchLabels": { "app": "web" } }, "topologyKey": "kubernetes.io/hostname" }] } } });
+    let nodes = [node("a", json!({})), node("b", json!({}))];
+    let running = pod("r", json!({ "nodeName": "a" }));
+    check(&nodes, &[running], pod("p", apart.clone()), expect!["b"]);
+    let mut hermit = pod("r", apart);
+    hermit["spec"]["nodeName"] = "a".into();
+    check(
+        &nodes[..1],
+        &[hermit],
+        pod("p", json!({})),
+        expect!["0/1 nodes are available: 1 node(s) didn't satisfy existing pods anti-affinity rules."],
+    );
+}
+
+#[test]
+fn affinity_lets_the_first_of_a_group_in() {
+    let together = json!({ "affinity": { "podAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": [
+        { "labelSelector": { "matchLabels": { "app": "web" } }, "topologyKey": "kubernetes.io/hostname" }] } } });
+    let nodes = [node("a", json!({})), node("b", json!({}))];
+    check(&nodes, &[], pod("p", together.clone()), expect!["a"]);
+    check(&nodes, &[pod("r", json!({ "nodeName": "b" }))], pod("p", together), expect!["b"]);
+}
+
+#[test]
+fn hard_spread_limits_skew() {
+    let spread = json!({ "topologySpreadConstraints": [{ "maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "DoNotSchedule", "labelSelector": { "matchLabels": { "app": "web" } } }] });
+    let full = node("b", json!({ "spec": { "unschedulable": true } }));
+    let nodes = [node("a", json!({})), full];
+    let expected = expect![
+        "0/2 nodes are available: 1 node(s) didn't match pod topology spread constraints, 1 node(s) were unschedulable."
+    ];
+    check(&nodes, &[pod("r", json!({ "nodeName": "a" }))], pod("p", spread), expected);
+}
+
+#[test]
+fn pods_of_one_controller_spread_by_default() {
+    let owned = |name: &str, node: &str| {
+        let mut pod = pod(name, json!({ "nodeName": node }));
+        pod["metadata"]["ownerReferences"] =
+            json!([{ "kind": "ReplicaSet", "name": "rs", "uid": "rs", "controller": true }]);
+        pod
+    };
+    // The node with the sibling is a little emptier, which spreading outweighs.
+    let nodes = [node("a", json!({ "status": { "allocatable": { "cpu": "2100m" } } })), node("b", json!({}))];
+    let mut other = pod("o", json!({ "nodeName": "b" }));
+    other["metadata"]["ownerReferences"] = json!([]);
+    check(&nodes, &[owned("s", "a"), other], owned("p", ""), expect!["b"]);
+}
