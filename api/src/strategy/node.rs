@@ -149,4 +149,3 @@ fn set_once(new: &Place, old: &Place, errors: &mut Errors) {
         errors.push(Error::forbidden("spec.externalID", "may not be updated"));
     }
 }
-

@@ -58,7 +58,8 @@ fn field(requirement: &Place, errors: &mut Errors) {
     if !["In", "NotIn"].contains(&operator.str()) {
         errors.push(operator.invalid("not a valid selector operator"));
     } else if values.list().len() != 1 {
-        errors.push(values.required("must be only one value when `operator` is 'In' or 'NotIn' for node field selector"));
+        errors
+            .push(values.required("must be only one value when `operator` is 'In' or 'NotIn' for node field selector"));
     }
     if key.str() != "metadata.name" {
         errors.push(key.invalid("not a valid field selector key"));

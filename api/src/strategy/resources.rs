@@ -186,7 +186,8 @@ fn claims(claims: &Place, names: &[&str], errors: &mut Errors) {
         if !request.is_empty() && !seen.contains(&(name, "")) {
             format::check(&request, format::label, errors);
         }
-        let overlaps = seen.iter().any(|(n, r)| *n == name && (r.is_empty() || request.is_empty() || *r == request.str()));
+        let overlaps =
+            seen.iter().any(|(n, r)| *n == name && (r.is_empty() || request.is_empty() || *r == request.str()));
         if overlaps {
             errors.push(Error::duplicate(claim.path(), name));
         }
@@ -281,7 +282,7 @@ fn add(sum: &mut Vec<(String, Quantity)>, container: &Value, list: &str) {
     let amounts = container.get("resources").and_then(|r| r.get(list)).and_then(Value::as_object);
     for (name, amount) in amounts.into_iter().flatten() {
         match sum.iter_mut().find(|(n, _)| n == name) {
-            Some((_, total)) => *total = *total + read(amount),
+            Some((_, total)) => *total = total.plus(read(amount)),
             None => sum.push((name.clone(), read(amount))),
         }
     }

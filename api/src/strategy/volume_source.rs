@@ -137,7 +137,8 @@ fn iscsi(place: &Place, errors: &mut Errors) {
 
 fn initiator(name: &Place, errors: &mut Errors) {
     let text = name.str();
-    let alphanumeric = |text: &str, length: usize| text.len() == length && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    let alphanumeric =
+        |text: &str, length: usize| text.len() == length && text.bytes().all(|b| b.is_ascii_alphanumeric());
     let valid = match text.get(..3) {
         Some("iqn") => is_iqn(text),
         Some("eui") => text.get(4..).is_some_and(|rest| alphanumeric(rest, 16)),

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::format;
 use super::place::{Errors, Place};
 use super::pod::template;
-use crate::selector;
+use crate::selector::LabelSelector;
 
 /// Rules of `spec.selector`: present, valid, not empty. `empty_detail` is upstream's complaint about an empty one.
 pub fn selector(spec: &Place, empty_detail: &str, errors: &mut Errors) {
@@ -25,34 +25,46 @@ pub fn is_empty(selector: &Place) -> bool {
     selector.field("matchLabels").is_empty() && selector.field("matchExpressions").is_empty()
 }
 
-/// The template's labels are selected by `spec.selector`; reported at the template's labels.
-pub fn selects_template(spec: &Place, errors: &mut Errors) {
+/// The template's labels are selected by `spec.selector`; reported at the template's labels. False when the selector
+/// is too broken to say, which upstream reports as such and leaves the template alone.
+pub fn selects_template(spec: &Place, errors: &mut Errors) -> bool {
     let selector = spec.field("selector");
     let template = spec.field("template");
     let metadata = template.field("metadata");
     let labels = metadata.field("labels");
-    let empty = serde_json::Map::new();
-    match selector::LabelSelector::parse(selector.value) {
-        Ok(parsed) => {
-            if !selector.is_set() || is_empty(&selector) || !parsed.matches(labels.map().unwrap_or(&empty)) {
-                errors.push(labels.invalid("`selector` does not match template `labels`"));
-            }
+    match matches(&selector, &labels) {
+        Ok(true) => {}
+        Ok(false) => errors.push(labels.invalid("`selector` does not match template `labels`")),
+        Err(problem) => {
+            errors.push(selector.invalid(problem));
+            return false;
         }
-        Err(problem) => errors.push(selector.invalid(problem.to_string())),
     }
+    true
 }
 
-/// The template of pods that run for ever: restarted always, never timed out.
-pub fn lasting_template(template_place: &Place, errors: &mut Errors) {
-    template::rules(template_place, errors);
-    let spec = template_place.field("spec");
+/// `LabelSelectorAsSelector`: absent selects nothing, empty everything.
+pub fn matches(selector: &Place, labels: &Place) -> Result<bool, String> {
+    let parsed = LabelSelector::from_object(Some(selector.value)).map_err(|e| e.to_string())?;
+    Ok(parsed.matches(labels.map()))
+}
+
+/// The template of pods that run for ever: restarted always, never timed out. `owner` is named in the complaint.
+pub fn lasting_template(template: &Place, owner: &str, errors: &mut Errors) {
+    template::rules(template, errors);
+    lasting(template, owner, errors);
+}
+
+pub fn lasting(template: &Place, owner: &str, errors: &mut Errors) {
+    let spec = template.field("spec");
     let policy = spec.field("restartPolicy");
+    // Anything but the three known policies is reported by the spec's own rules, and here again.
     if policy.str() != "Always" {
         errors.push(policy.not_supported(&["Always"]));
     }
     let deadline = spec.field("activeDeadlineSeconds");
     if deadline.is_set() {
-        errors.push(deadline.forbidden("activeDeadlineSeconds in ReplicaSet is not Supported"));
+        errors.push(deadline.forbidden(format!("activeDeadlineSeconds in {owner} is not Supported")));
     }
 }
 
@@ -103,6 +115,30 @@ pub fn within_replicas(object: &Place, fields: &[&str], errors: &mut Errors) {
             errors.push(count.invalid("cannot be greater than status.replicas"));
         }
     }
+}
+
+/// No more available than ready.
+pub fn available_within_ready(object: &Place, errors: &mut Errors) {
+    let status = object.field("status");
+    let available = status.field("availableReplicas");
+    if available.int().unwrap_or(0) > status.field("readyReplicas").int().unwrap_or(0) {
+        errors.push(available.invalid("cannot be greater than status.readyReplicas"));
+    }
+}
+
+/// The collision count only grows.
+pub fn collisions(new: &Place, old: &Place, errors: &mut Errors) {
+    let (new, old) = (new.field("status"), old.field("status"));
+    let (now, before) = (new.field("collisionCount"), old.field("collisionCount"));
+    if before.int().is_some_and(|before| now.int().is_none_or(|now| now < before)) {
+        errors.push(now.invalid("cannot be decremented"));
+    }
+}
+
+/// `status.replicas` as a selectable field.
+pub fn replicas_field(object: &Value) -> Vec<(&'static str, String)> {
+    let replicas = object.get("status").and_then(|s| s.get("replicas")).and_then(Value::as_i64).unwrap_or(0);
+    vec![("status.replicas", replicas.to_string())]
 }
 
 /// Only `fields` of the spec differ between `new` and `old`.

@@ -18,8 +18,12 @@ const CONTAINER: Rows = &[
     ("terminationMessagePolicy", Str("File")),
     ("resources", Object),
 ];
-const PROBE: Rows =
-    &[("timeoutSeconds", Int(1)), ("periodSeconds", Int(10)), ("successThreshold", Int(1)), ("failureThreshold", Int(3))];
+const PROBE: Rows = &[
+    ("timeoutSeconds", Int(1)),
+    ("periodSeconds", Int(10)),
+    ("successThreshold", Int(1)),
+    ("failureThreshold", Int(3)),
+];
 const HTTP_GET: Rows = &[("path", Str("/")), ("scheme", Str("HTTP"))];
 const GRPC: Rows = &[("service", Str(""))];
 const PROTOCOL: Rows = &[("protocol", Str("TCP"))];
@@ -129,8 +133,8 @@ pub fn pull_policy(image: &str) -> &'static str {
         Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => path,
         _ => &repository,
     };
-    let parses = !path.is_empty()
-        && path.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-/".contains(&b));
+    let parses =
+        !path.is_empty() && path.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-/".contains(&b));
     match (parses, tag, digest) {
         (true, Some("latest"), _) | (true, None, None) => "Always",
         _ => "IfNotPresent",

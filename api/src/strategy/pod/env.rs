@@ -45,8 +45,7 @@ const RESOURCES: &[&str] = &[
     "requests.memory",
 ];
 const HUGE_PAGES: [&str; 2] = ["requests.hugepages-", "limits.hugepages-"];
-const BYTE_DIVISORS: &[&str] =
-    &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
+const BYTE_DIVISORS: &[&str] = &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
 const SOURCES: [&str; 5] = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
 
 pub fn rules(container: &Place, errors: &mut Errors) {

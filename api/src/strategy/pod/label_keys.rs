@@ -28,8 +28,14 @@ fn apply(holder: &mut Value, keys: &str, operator: &str, labels: &Map<String, Va
     if !has(holder, "labelSelector") {
         return;
     }
-    let keys: Vec<String> =
-        holder.get(keys).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let keys: Vec<String> = holder
+        .get(keys)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
     for key in keys {
         let Some(value) = labels.get(&key) else { continue };
         let requirement = json!({"key": key, "operator": operator, "values": [value]});

@@ -60,7 +60,8 @@ fn propagation(mounts: &Place, mount: &Place, privileged: bool, errors: &mut Err
     let propagation = mounts.named("mountPropagation", mount.field("mountPropagation").value);
     propagation.one_of(PROPAGATIONS, errors);
     if propagation.str() == "Bidirectional" && !privileged {
-        errors.push(propagation.forbidden("Bidirectional mount propagation is available only to privileged containers"));
+        errors
+            .push(propagation.forbidden("Bidirectional mount propagation is available only to privileged containers"));
     }
     let recursive = mounts.named("recursiveReadOnly", mount.field("recursiveReadOnly").value);
     recursive.one_of(RECURSIVE_READ_ONLY, errors);

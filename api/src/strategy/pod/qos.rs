@@ -26,10 +26,10 @@ pub fn class(spec: &Value) -> &'static str {
             let (request, limit) = (amount("requests"), amount("limits"));
             // Amounts below zero are refused later; they must not count here.
             if request > Quantity::default() {
-                requests[i] = requests[i] + request;
+                requests[i] = requests[i].plus(request);
             }
             if limit > Quantity::default() {
-                limits[i] = limits[i] + limit;
+                limits[i] = limits[i].plus(limit);
             } else {
                 all_limited = false;
             }

@@ -119,8 +119,12 @@ pub fn spread_constraints(constraints: &Place, errors: &mut Errors) {
 
 pub fn tolerations(tolerations: &Place, errors: &mut Errors) {
     for toleration in tolerations.items() {
-        let (key, operator, value, effect) =
-            (toleration.field("key"), toleration.field("operator"), toleration.field("value"), toleration.field("effect"));
+        let (key, operator, value, effect) = (
+            toleration.field("key"),
+            toleration.field("operator"),
+            toleration.field("value"),
+            toleration.field("effect"),
+        );
         if !key.is_empty() {
             format::check(&key, format::qualified_name, errors);
         } else if operator.str() != "Exists" {

@@ -27,9 +27,9 @@ pub fn container(context: &Place, host_users: bool, errors: &mut Errors) {
             errors.push(context.invalid("cannot set `allowPrivilegeEscalation` to false and `privileged` to true"));
         }
         for _ in context.field("capabilities").field("add").list().iter().filter(|c| *c == "CAP_SYS_ADMIN") {
-            errors.push(context.invalid(
-                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
-            ));
+            errors.push(
+                context.invalid("cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"),
+            );
         }
     }
     app_armor(&context.field("appArmorProfile"), errors);

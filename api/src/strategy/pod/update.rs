@@ -214,7 +214,10 @@ fn never_restarted(status: &Place, before: &Place, spec: &Place, errors: &mut Er
     for old in was.items() {
         let name = old.field("name").str();
         let terminated = old.field("state").field("terminated").value;
-        let own_rules = spec.field("containers").items().any(|c| c.field("name").str() == name && c.field("restartPolicy").is_set());
+        let own_rules = spec
+            .field("containers")
+            .items()
+            .any(|c| c.field("name").str() == name && c.field("restartPolicy").is_set());
         let failed = terminated.get("exitCode").and_then(Value::as_i64) != Some(0);
         if terminated.is_null() || own_rules || (failed && policy == "OnFailure") {
             continue;

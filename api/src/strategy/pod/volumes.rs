@@ -200,7 +200,9 @@ fn projected(place: &Place, errors: &mut Errors) {
     let sources = place.field("sources");
     for source in sources.items() {
         let mut kinds = 0;
-        for kind in ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"] {
+        for kind in
+            ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"]
+        {
             let projection = source.field(kind);
             if projection.is_set() {
                 kinds += 1;
