@@ -11,6 +11,7 @@ use api::status::Status;
 use crate::body::Body;
 use crate::request::Call;
 use crate::server::Server;
+use crate::{health, version};
 
 /// What a row's handler returns.
 pub type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Status>> + Send>>;
@@ -31,7 +32,7 @@ pub struct Endpoint {
 }
 
 /// All rows; the first that matches answers.
-pub static ENDPOINTS: &[&[Endpoint]] = &[];
+pub static ENDPOINTS: &[&[Endpoint]] = &[health::ENDPOINTS, version::ENDPOINTS];
 
 /// The row for `path`.
 pub fn find(path: &str) -> Option<&'static Endpoint> {

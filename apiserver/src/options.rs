@@ -2,6 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::bootstrap::host_address;
+use crate::pki;
+use crate::service::Range;
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -18,6 +25,47 @@ pub struct Options {
     pub allow_anonymous: bool,
     /// Further names and addresses for the serving certificate.
     pub serving_names: Vec<String>,
+    /// DNS domain of the cluster; part of the token issuer's name.
+    pub cluster_domain: String,
+    /// Keys and certificates; see [`Options::load_identity`]. Without, the server makes keys that end with the process.
+    pub identity: Option<Arc<pki::Cluster>>,
+    /// Create namespaces, default roles and the like at start.
+    pub bootstrap: bool,
+}
+
+impl Options {
+    /// Reads `data_dir/pki`, or makes it, for the names and addresses these options bring up.
+    pub fn load_identity(&mut self) -> Result<Arc<pki::Cluster>, pki::Error> {
+        let cluster = pki::Cluster::load_or_create(&self.data_dir.join("pki"), &self.names(), Timestamp::now())?;
+        let cluster = Arc::new(cluster);
+        self.identity = Some(Arc::clone(&cluster));
+        Ok(cluster)
+    }
+
+    /// Names and addresses of the serving certificate.
+    pub fn names(&self) -> pki::Names {
+        let advertised = self.advertise_address.unwrap_or_else(host_address);
+        let mut extra = self.serving_names.clone();
+        extra.push(advertised.to_string());
+        if !self.bind.ip().is_unspecified() {
+            extra.push(self.bind.ip().to_string());
+        }
+        extra.extend(hostname());
+        let service_address = Range::parse(&self.service_cidr).ok().and_then(|range| range.address(1));
+        pki::Names { cluster_domain: self.cluster_domain.clone(), service_address, extra }
+    }
+
+    /// The `iss` of service account tokens, and their default audience.
+    pub fn token_issuer(&self) -> String {
+        format!("https://kubernetes.default.svc.{}", self.cluster_domain)
+    }
+}
+
+/// The host's name as the kernel has it; none when it cannot be read or is no DNS name.
+fn hostname() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?.trim().to_ascii_lowercase();
+    let fits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+    fits.then_some(name)
 }
 
 impl Default for Options {
@@ -29,6 +77,9 @@ impl Default for Options {
             advertise_address: None,
             allow_anonymous: true,
             serving_names: Vec::new(),
+            cluster_domain: "cluster.local".to_owned(),
+            identity: None,
+            bootstrap: true,
         }
     }
 }

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::request::Parts;
+use http::{Request, Response, header};
 
 use api::status::Status;
 
-use crate::authz::{Attributes, Decision};
+use crate::authn::impersonation;
+use crate::authz::Attributes;
 use crate::body::Body;
 use crate::request::{Call, Query, RequestInfo, URI_BYTES_MAX};
 use crate::server::Server;
-use crate::user::Peer;
+use crate::user::{Peer, User};
 use crate::{endpoint, special, status};
 
 /// Answers one request; never fails: every error is a `Status`.
@@ -22,7 +24,7 @@ pub async fn serve(server: Arc<Server>, request: Request<Body>, peer: Peer) -> R
 }
 
 async fn run(server: Arc<Server>, request: Request<Body>, peer: Peer) -> Result<Response<Body>, Status> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let uri_bytes = parts.uri.path_and_query().map_or(0, |p| p.as_str().len());
     if uri_bytes > URI_BYTES_MAX {
         return Err(Status::new(
@@ -34,12 +36,21 @@ async fn run(server: Arc<Server>, request: Request<Body>, peer: Peer) -> Result<
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query)?;
     let user = server.authenticator.authenticate(&server, &parts, &peer).await?.user;
+    parts.headers.remove(header::AUTHORIZATION);
+    let user = impersonate(&server, user, &info, &mut parts)?;
     let call = Call { info, parts, query, user, peer };
-    let attributes = Attributes::of(&call.user, &call.info);
-    if let Decision::Deny(why) = server.authorizer.authorize(&server, &attributes).await {
-        return Err(Status::forbidden(&call.info.group, &call.info.resource, &call.info.name, why));
-    }
+    let mut asked = Attributes::of(&call.user, &call.info);
+    asked.field_selector = call.query.get("fieldSelector").unwrap_or_default();
+    server.authorizer.authorize(&server, &asked)?;
     dispatch(server, call, body).await
+}
+
+/// The user the request acts as. The headers that say so go no further.
+fn impersonate(server: &Server, user: User, info: &RequestInfo, parts: &mut Parts) -> Result<User, Status> {
+    let Some(wanted) = impersonation::wanted(&parts.headers)? else { return Ok(user) };
+    let acting = impersonation::act_as(server, &server.authenticator.modes, &wanted, &Attributes::of(&user, info))?;
+    impersonation::strip(&mut parts.headers);
+    Ok(acting)
 }
 
 async fn dispatch(server: Arc<Server>, call: Call, body: Body) -> Result<Response<Body>, Status> {

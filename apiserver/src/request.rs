@@ -136,7 +136,7 @@ fn verb_of(method: &Method) -> &'static str {
 }
 
 /// Decodes `%XX` (and `+` in a query); a broken escape stays as it is, invalid UTF-8 becomes U+FFFD.
-fn percent_decode(text: &str, plus_is_space: bool) -> String {
+pub(crate) fn percent_decode(text: &str, plus_is_space: bool) -> String {
     if !text.contains('%') && !(plus_is_space && text.contains('+')) {
         return text.to_owned();
     }

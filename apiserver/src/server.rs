@@ -5,23 +5,31 @@ use std::sync::Arc;
 use api::catalogue::{Catalogue, Resource};
 use arc_swap::ArcSwap;
 use http::{Request, Response};
+use jiff::Timestamp;
 use store_client::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Chain;
-use crate::authn::Authenticator;
+use crate::authn::{self, Authenticator};
 use crate::authz::Authorizer;
 use crate::body::Body;
+use crate::bootstrap;
 use crate::cache::{Cache, ResourceCache};
+use crate::health::Readiness;
 use crate::options::Options;
 use crate::pipeline;
+use crate::pki;
 use crate::user::Peer;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("read the store at start: {0}")]
     Store(#[from] store_client::Error),
+    #[error("make keys at start: {0}")]
+    Keys(#[from] pki::Error),
+    #[error("read keys at start: {0}")]
+    Authenticator(#[from] authn::Error),
 }
 
 /// What a request needs at hand. Shared, immutable but for what its parts guard themselves.
@@ -31,6 +39,9 @@ pub struct Server {
     pub cache: Arc<Cache>,
     /// The served resources; swapped as a whole when custom resources change.
     pub catalogue: ArcSwap<Catalogue>,
+    /// Keys and certificates.
+    pub identity: Arc<pki::Cluster>,
+    pub readiness: Readiness,
     pub authenticator: Authenticator,
     pub authorizer: Authorizer,
     pub admission: Chain,
@@ -65,19 +76,30 @@ impl ApiServer {
     pub async fn start(options: Options, store: Arc<dyn Store>) -> Result<Self, Error> {
         let catalogue = Catalogue::builtin();
         let cache = Arc::new(Cache::load(Arc::clone(&store), &catalogue).await?);
+        let identity = match &options.identity {
+            Some(identity) => Arc::clone(identity),
+            None => Arc::new(pki::Cluster::ephemeral(&options.names(), Timestamp::now())?),
+        };
+        let authenticator = Authenticator::new(&identity, &options.token_issuer())?;
         let server = Server {
             options,
             store,
             cache,
             catalogue: ArcSwap::new(catalogue),
-            authenticator: Authenticator::default(),
+            identity,
+            readiness: Readiness::default(),
+            authenticator,
             authorizer: Authorizer::default(),
             admission: Chain::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
         server.tasks.spawn(Arc::clone(&server.cache).run(server.shutdown.clone()));
-        Ok(Self { server: Arc::new(server) })
+        let server = Arc::new(server);
+        if server.options.bootstrap {
+            server.tasks.spawn(bootstrap::run(Arc::clone(&server)));
+        }
+        Ok(Self { server })
     }
 
     /// Answers one request; never fails: every error is a `Status` in the response.

@@ -30,6 +30,7 @@ fn ask<'a>(user: &'a User, verb: &'a str, resource: &'a str, namespace: &'a str)
         namespace,
         name: "",
         path: "",
+        field_selector: "",
     }
 }
 

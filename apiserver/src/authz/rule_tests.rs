@@ -22,6 +22,7 @@ fn asked<'a>(user: &'a User, verb: &'a str, group: &'a str, resource: &'a str, n
         namespace: "",
         name,
         path: "",
+        field_selector: "",
     }
 }
 

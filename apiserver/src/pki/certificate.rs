@@ -108,9 +108,8 @@ pub(super) fn params(
             params.key_usages.push(KeyUsagePurpose::KeyCertSign);
         }
         Purpose::Client => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth],
-        Purpose::Server => {
-            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        }
+        // Not for clients too: a stolen serving key must not speak for anybody.
+        Purpose::Server => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth],
     }
     for name in names {
         params.subject_alt_names.push(match name.parse::<IpAddr>() {

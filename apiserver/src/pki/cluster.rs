@@ -59,28 +59,51 @@ pub struct Cluster {
     pub admin: Credential,
     /// PKCS#8 PEM of the P-256 key that signs service account tokens.
     pub token_key_pem: String,
-    directory: PathBuf,
+    /// None for a cluster that lives in memory only.
+    directory: Option<PathBuf>,
 }
 
 impl Cluster {
     /// Reads the directory, making what is missing and re-issuing what is about to expire or names other hosts.
     pub fn load_or_create(directory: &Path, names: &Names, now: Timestamp) -> Result<Self, Error> {
         let authority = Authority::load_or_create(directory, "ca", "kubernetes", now)?;
-        let directory = directory.to_owned();
+        let token_key_pem = token_key(directory)?;
+        Self::assemble(authority, token_key_pem, Some(directory.to_owned()), names, now)
+    }
+
+    /// Keys that are gone with the process, for tests.
+    pub fn ephemeral(names: &Names, now: Timestamp) -> Result<Self, Error> {
+        let authority = Authority::ephemeral("kubernetes", now)?;
+        Self::assemble(authority, new_key()?.serialize_pem(), None, names, now)
+    }
+
+    fn assemble(
+        authority: Authority,
+        token_key_pem: String,
+        directory: Option<PathBuf>,
+        names: &Names,
+        now: Timestamp,
+    ) -> Result<Self, Error> {
         let names = names.list();
-        let serving =
-            credential(&authority, &directory, "apiserver", &Subject::new("kube-apiserver", ""), &names, now)?;
+        let serving = credential(
+            &authority,
+            directory.as_deref(),
+            "apiserver",
+            &Subject::new("kube-apiserver", ""),
+            &names,
+            now,
+        )?;
         let client = Subject::new("kube-apiserver-kubelet-client", "system:masters");
-        let kubelet_client = credential(&authority, &directory, "apiserver-kubelet-client", &client, &[], now)?;
+        let kubelet_client =
+            credential(&authority, directory.as_deref(), "apiserver-kubelet-client", &client, &[], now)?;
         let admin = Subject::new("kubernetes-admin", "system:masters");
-        let admin = credential(&authority, &directory, "admin", &admin, &[], now)?;
-        let token_key_pem = token_key(&directory)?;
+        let admin = credential(&authority, directory.as_deref(), "admin", &admin, &[], now)?;
         Ok(Self { authority, serving, kubelet_client, admin, token_key_pem, directory })
     }
 
     /// The certificate of a component or a node, kept as `NAME.{crt,key}` in the key directory.
     pub fn client(&self, name: &str, subject: &Subject, now: Timestamp) -> Result<Credential, Error> {
-        credential(&self.authority, &self.directory, name, subject, &[], now)
+        credential(&self.authority, self.directory.as_deref(), name, subject, &[], now)
     }
 
     /// A node's serving certificate, for the port the API server calls.
@@ -91,19 +114,20 @@ impl Cluster {
         names.push(node_name.to_owned());
         names.sort();
         names.dedup();
-        credential(&self.authority, &self.directory, &file, &subject, &names, now)
+        credential(&self.authority, self.directory.as_deref(), &file, &subject, &names, now)
     }
 }
 
 /// An issued pair on disk; `names` makes it a server's.
 fn credential(
     authority: &Authority,
-    directory: &Path,
+    directory: Option<&Path>,
     file: &str,
     subject: &Subject,
     names: &[String],
     now: Timestamp,
 ) -> Result<Credential, Error> {
+    let Some(directory) = directory else { return issue(authority, subject, names, now) };
     let certificate_path = directory.join(format!("{file}.crt"));
     let key_path = directory.join(format!("{file}.key"));
     if let (Some(certificate_pem), Some(key_pem)) = (files::read(&certificate_path)?, files::read(&key_path)?) {
@@ -112,15 +136,19 @@ fn credential(
             return Ok(found);
         }
     }
-    let validity = Validity { now, lifetime: LIFETIME };
-    let issued = if names.is_empty() {
-        authority.issue_client(subject, validity)?
-    } else {
-        authority.issue_server(subject, names, validity)?
-    };
+    let issued = issue(authority, subject, names, now)?;
     files::write_key(&key_path, &issued.key_pem, Durable::No)?;
     files::write_certificate(&certificate_path, &issued.certificate_pem, Durable::No)?;
     Ok(issued)
+}
+
+fn issue(authority: &Authority, subject: &Subject, names: &[String], now: Timestamp) -> Result<Credential, Error> {
+    let validity = Validity { now, lifetime: LIFETIME };
+    if names.is_empty() {
+        authority.issue_client(subject, validity)
+    } else {
+        authority.issue_server(subject, names, validity)
+    }
 }
 
 fn token_key(directory: &Path) -> Result<String, Error> {

@@ -12,6 +12,7 @@ mod files;
 use std::path::PathBuf;
 
 pub use authority::Authority;
+pub(crate) use certificate::names_of;
 pub use certificate::{Credential, Subject, Validity};
 pub use cluster::{Cluster, Names};
 pub use files::write_private;

@@ -1,0 +1,111 @@
+//! Cluster roles with an `aggregationRule` get the rules of the roles it selects. Upstream has a controller for it; here
+//! the server does it itself, because the default roles `admin`, `edit` and `view` are empty without it.
+
+use std::sync::Arc;
+
+use http::Method;
+use serde_json::Value;
+
+use api::meta;
+use api::selector::LabelSelector;
+
+use super::{Error, send};
+use crate::authz::GROUP;
+use crate::cache::resource::Slice;
+use crate::server::Server;
+
+/// Follows changes of cluster roles until shutdown.
+pub async fn run(server: &Arc<Server>) {
+    let Some((_, cache)) = server.resource(GROUP, "clusterroles") else { return };
+    let channel = cache.channel(&Slice::All);
+    let mut changes = channel.subscribe();
+    loop {
+        if let Err(error) = aggregate(server).await {
+            tracing::warn!(%error, "aggregating cluster roles failed; trying again with the next change");
+        }
+        tokio::select! {
+            () = server.shutdown.cancelled() => return,
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Writes every aggregated role whose rules are not those it should have. Roles may aggregate aggregated roles, so it
+/// goes on until nothing changes; each round settles at least one level.
+pub async fn aggregate(server: &Arc<Server>) -> Result<(), Error> {
+    let Some((_, cache)) = server.resource(GROUP, "clusterroles") else { return Ok(()) };
+    loop {
+        let roles: Vec<Value> = cache.snapshot().iter().map(|(_, item)| item.value()).collect();
+        let changed = plan(&roles);
+        if changed.is_empty() {
+            return Ok(());
+        }
+        for role in changed {
+            let path = format!("/apis/{GROUP}/v1/clusterroles/{}", meta::name(&role));
+            match send(server, Method::PUT, &path, Some(&role)).await {
+                // Somebody changed it meanwhile: the next round sees that.
+                Err(Error::Refused { code: 409 | 404, .. }) => {}
+                other => drop(other?),
+            }
+        }
+        server.cache.fresh().await.map_err(|status| Error::Refused {
+            method: Method::GET,
+            path: "clusterroles".to_owned(),
+            code: status.code,
+            message: status.message,
+        })?;
+    }
+}
+
+/// The aggregated roles whose rules are to be replaced, with the new rules. Pure.
+fn plan(roles: &[Value]) -> Vec<Value> {
+    let mut changed = Vec::new();
+    for role in roles {
+        let Some(selectors) = role.pointer("/aggregationRule/clusterRoleSelectors").and_then(Value::as_array) else {
+            continue;
+        };
+        let mut rules: Vec<Value> = Vec::new();
+        for wanted in selectors {
+            let Ok(selector) = LabelSelector::from_object(Some(wanted)) else { continue };
+            let members = roles
+                .iter()
+                .filter(|other| meta::name(other) != meta::name(role) && selector.matches(meta::labels(other)));
+            for rule in members.filter_map(|m| m.get("rules")?.as_array()).flatten() {
+                if !rules.contains(rule) {
+                    rules.push(rule.clone());
+                }
+            }
+        }
+        if role.get("rules").and_then(Value::as_array).map_or(&[][..], Vec::as_slice) != rules {
+            let mut next = role.clone();
+            next["rules"] = Value::Array(rules);
+            changed.push(next);
+        }
+    }
+    changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn role(name: &str, label: &str, verbs: &[&str]) -> Value {
+        json!({"metadata": {"name": name, "labels": {label: "true"}},
+               "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": verbs}]})
+    }
+
+    #[test]
+    fn rules_of_selected_roles_are_joined_and_then_nothing_changes() {
+        let aggregated = json!({"metadata": {"name": "all"}, "aggregationRule": {"clusterRoleSelectors": [
+            {"matchLabels": {"a": "true"}}, {"matchLabels": {"b": "true"}}]}});
+        let mut roles =
+            vec![role("x", "a", &["get"]), role("y", "b", &["list"]), role("z", "c", &["watch"]), aggregated];
+        let changed = plan(&roles);
+        assert_eq!(changed.len(), 1);
+        let verbs: Vec<&Value> = changed[0]["rules"].as_array().unwrap().iter().map(|r| &r["verbs"][0]).collect();
+        assert_eq!(verbs, ["get", "list"]);
+        roles[3] = changed[0].clone();
+        assert!(plan(&roles).is_empty());
+    }
+}

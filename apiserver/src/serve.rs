@@ -1,0 +1,222 @@
+//! The front port: TLS, HTTP/1.1 and HTTP/2 by ALPN, upgrades on HTTP/1.1. Requests go to [`ApiServer::call`].
+//!
+//! Invariants: a client certificate is asked for, never required, and only its possession is proven here (whether it is
+//! good is the authenticator's question, so a bad one gets a 401 and not a torn connection); everything a peer can make
+//! this module hold is bounded by the limits below.
+
+mod tls;
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::body::{Body, BoxError};
+use crate::pki;
+use crate::server::ApiServer;
+use crate::user::Peer;
+
+/// Open connections. At the limit new ones wait in the kernel's queue. 5,000 nodes with a few connections each fit.
+const CONNECTIONS_MAX: usize = 20_000;
+/// A peer that does not finish its handshake gives its place to another.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// From the start of a request's head, or of waiting for one on an idle HTTP/1 connection, to its end.
+const HEADER_WAIT_MAX: Duration = Duration::from_secs(90);
+/// Bytes of an HTTP/1 request head (request line included), the buffer hyper reads into.
+const HEAD_BYTES_MAX: usize = 128 * 1024;
+const HEADERS_MAX: usize = 128;
+/// Decoded bytes of an HTTP/2 header list.
+const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
+/// Requests under way on one HTTP/2 connection (upstream's `--http2-max-streams-per-connection`).
+const STREAMS_MAX: u32 = 250;
+/// Streams a peer may reset before we have answered them; a flood of resets ends the connection.
+const RESET_STREAMS_MAX: usize = 50;
+/// HTTP/2 connections without traffic are probed, and closed when the probe is not answered.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_WAIT_MAX: Duration = Duration::from_secs(15);
+/// What requests under way get to finish when the server stops. Leaves room in the second a stop may take.
+const DRAIN_MAX: Duration = Duration::from_millis(700);
+/// Pause after the kernel could not give us a connection (out of descriptors).
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("listen on {address}")]
+    Bind {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("set up TLS: {0}")]
+    Tls(#[from] tls::Error),
+}
+
+/// A bound port that is not served yet. The port is ours from here on, so others may be told its address.
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener {
+    pub async fn bind(address: SocketAddr, identity: &pki::Cluster) -> Result<Self, Error> {
+        let acceptor = TlsAcceptor::from(Arc::new(tls::config(identity)?));
+        let bind = |source| Error::Bind { address, source };
+        let socket = TcpListener::bind(address).await.map_err(bind)?;
+        let address = socket.local_addr().map_err(bind)?;
+        Ok(Self { socket, address, acceptor })
+    }
+
+    /// The address bound, with the port the kernel chose when 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown`; then takes no more connections, lets requests under way finish for [`DRAIN_MAX`], and
+    /// closes what is left. Watches end by the server's own shutdown, which the caller starts first or together.
+    pub async fn run(self, server: ApiServer, shutdown: CancellationToken) {
+        let connections = Connections {
+            server,
+            acceptor: self.acceptor,
+            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            tasks: TaskTracker::new(),
+            drain: shutdown.clone(),
+            close: CancellationToken::new(),
+        };
+        tokio::select! {
+            () = connections.accept(&self.socket) => {}
+            () = shutdown.cancelled() => {}
+        }
+        drop(self.socket);
+        connections.tasks.close();
+        if tokio::time::timeout(DRAIN_MAX, connections.tasks.wait()).await.is_err() {
+            connections.close.cancel();
+            connections.tasks.wait().await;
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Connections {
+    server: ApiServer,
+    acceptor: TlsAcceptor,
+    places: Arc<Semaphore>,
+    tasks: TaskTracker,
+    /// Finish what is under way, then close.
+    drain: CancellationToken,
+    /// Close now.
+    close: CancellationToken,
+}
+
+impl Connections {
+    async fn accept(&self, socket: &TcpListener) {
+        loop {
+            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
+            let (stream, address) = match socket.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a connection failed");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                    continue;
+                }
+            };
+            let connections = self.clone();
+            self.tasks.spawn(async move {
+                tokio::select! {
+                    () = connections.serve(stream, address) => {}
+                    () = connections.close.cancelled() => {}
+                }
+                drop(place);
+            });
+        }
+    }
+
+    async fn serve(&self, stream: TcpStream, address: SocketAddr) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%address, %error, "cannot switch off delay");
+        }
+        let handshake = tokio::time::timeout(HANDSHAKE_MAX, self.acceptor.accept(stream));
+        let stream = tokio::select! {
+            done = handshake => match done {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => return tracing::debug!(%address, %error, "TLS handshake failed"),
+                Err(_) => return tracing::debug!(%address, "TLS handshake took too long"),
+            },
+            () = self.drain.cancelled() => return,
+        };
+        let (_, session) = stream.get_ref();
+        let http2 = session.alpn_protocol() == Some(tls::HTTP2);
+        let certificates = session.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned());
+        let peer = Peer::Remote { certificates: certificates.collect(), address };
+        let result = if http2 { self.http2(stream, peer).await } else { self.http1(stream, peer).await };
+        if let Err(error) = result {
+            tracing::debug!(%address, %error, "connection ended");
+        }
+    }
+
+    async fn http1(&self, stream: TlsStream<TcpStream>, peer: Peer) -> hyper::Result<()> {
+        let server = self.server.clone();
+        let service = service_fn(move |request| answer(server.clone(), request, peer.clone()));
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT_MAX);
+        builder.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+        tokio::select! {
+            result = connection.as_mut() => return result,
+            () = self.drain.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    }
+
+    async fn http2(&self, stream: TlsStream<TcpStream>, peer: Peer) -> hyper::Result<()> {
+        let server = self.server.clone();
+        let service = service_fn(move |request| answer(server.clone(), request, peer.clone()));
+        let mut builder = http2::Builder::new(Tracked(self.tasks.clone()));
+        builder.timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_WAIT_MAX);
+        builder.max_concurrent_streams(STREAMS_MAX).max_header_list_size(HEADER_LIST_BYTES_MAX);
+        builder.max_pending_accept_reset_streams(RESET_STREAMS_MAX);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        tokio::select! {
+            result = connection.as_mut() => return result,
+            () = self.drain.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    }
+}
+
+async fn answer(
+    server: ApiServer,
+    request: Request<Incoming>,
+    peer: Peer,
+) -> Result<Response<Body>, std::convert::Infallible> {
+    let request = request.map(|body| body.map_err(|error| Box::new(error) as BoxError).boxed_unsync());
+    Ok(server.call(request, peer).await)
+}
+
+/// Runs the tasks hyper needs among the connection's own, so that a stop waits for them too.
+#[derive(Clone)]
+struct Tracked(TaskTracker);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tracked {
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}
+
+#[cfg(test)]
+mod tests;
