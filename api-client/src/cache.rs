@@ -258,6 +258,13 @@ impl<T: Object> Cache<T> {
         let _ = receiver.wait_for(|seen| seen.is_some_and(|seen| seen >= revision)).await;
     }
 
+    /// Returns when `condition` holds of the snapshot. Pending like [`Cache::wait_for`].
+    pub async fn wait_until(&self, condition: impl Fn(&Snapshot<T>) -> bool) {
+        let mut receiver = self.0.revision.subscribe();
+        // The sender lives in `self`, so this can't fail.
+        let _ = receiver.wait_for(|seen| seen.is_some() && condition(&self.0.snapshot.load())).await;
+    }
+
     /// Calls `observer` for every object there is, as an addition, then for every change, in order. It runs on the
     /// cache's task after the snapshot was published: it must be quick and must not call back into the cache's writer.
     pub fn observe(&self, observer: impl Fn(&Change<T>) + Send + Sync + 'static) {

@@ -20,6 +20,8 @@ pub trait Metadata: Send + Sync {
     fn namespace(&self) -> &str;
     fn uid(&self) -> &str;
     fn resource_version(&self) -> &str;
+    /// Marked for deletion.
+    fn is_deleting(&self) -> bool;
 }
 
 /// A served object type.
@@ -124,6 +126,9 @@ impl Metadata for meta_v1::ObjectMeta {
     fn resource_version(&self) -> &str {
         self.resource_version.as_deref().unwrap_or_default()
     }
+    fn is_deleting(&self) -> bool {
+        self.deletion_timestamp.is_some()
+    }
 }
 
 /// An owner reference, with absent booleans as false.
@@ -144,16 +149,18 @@ pub struct OwnerReference {
     pub block_owner_deletion: bool,
 }
 
-/// The metadata of a projection: what controllers read of `ObjectMeta`, absent as empty.
+/// The metadata of a projection: what controllers read of `ObjectMeta`, absent as empty. `A` is a struct of the
+/// annotations it reads, since all others would only take memory.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Meta {
+#[serde(rename_all = "camelCase", default, bound(deserialize = "A: Default + Deserialize<'de>"))]
+pub struct Meta<A = NoAnnotations> {
     pub name: String,
     pub namespace: String,
     pub uid: String,
     pub resource_version: String,
     pub generation: i64,
     pub labels: BTreeMap<String, String>,
+    pub annotations: A,
     pub owner_references: Vec<OwnerReference>,
     pub finalizers: Vec<String>,
     pub creation_timestamp: Option<Timestamp>,
@@ -161,7 +168,11 @@ pub struct Meta {
     pub deletion_grace_period_seconds: Option<i64>,
 }
 
-impl Meta {
+/// Reads no annotation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct NoAnnotations {}
+
+impl<A> Meta<A> {
     /// The owner reference with `controller: true` (`metav1.GetControllerOf`).
     pub fn controller(&self) -> Option<&OwnerReference> {
         self.owner_references.iter().find(|o| o.controller)
@@ -176,7 +187,7 @@ impl Meta {
     }
 }
 
-impl Metadata for Meta {
+impl<A: Send + Sync> Metadata for Meta<A> {
     fn name(&self) -> &str {
         &self.name
     }
@@ -188,6 +199,9 @@ impl Metadata for Meta {
     }
     fn resource_version(&self) -> &str {
         &self.resource_version
+    }
+    fn is_deleting(&self) -> bool {
+        self.deletion_timestamp.is_some()
     }
 }
 

@@ -8,10 +8,28 @@
 //! Kinds implement the small hooks (`name_rule`, `rules`, `change_rules`, …); callers use the composed methods, which
 //! add what holds for every kind: metadata, status isolation, generation.
 
+mod address;
+mod config_map;
+mod deployment;
+mod fill;
 mod format;
+mod immutable_data;
 pub mod metadata;
+mod namespace;
+mod node;
+mod node_selector;
+mod persistent_volume_claim;
 mod place;
+pub mod pod;
 mod registry;
+mod replica_set;
+mod replication_controller;
+mod resources;
+mod secret;
+pub mod service;
+mod volume_source;
+mod warnings;
+mod workload;
 
 use jiff::Timestamp;
 use serde_json::Value;

@@ -1,1 +1,69 @@
-//! Placeholder.
+//! The controller engine and every controller: what upstream calls the controller-manager.
+//!
+//! Contract: [`run`] drives all controllers against an API server until its token is cancelled; it keeps no state of
+//! its own, so it may be stopped and started anywhere. Decisions are pure functions (`plan.rs` of each controller)
+//! over immutable snapshots; actions are creates, patches and deletes through the API server. Not here: scheduling,
+//! anything on a node, the store.
+
+pub mod controllers;
+pub mod engine;
+pub mod objects;
+
+use std::sync::Arc;
+
+use api_client::events::Recorder;
+use api_client::leader::Elector;
+use api_client::{Client, ObjectKey};
+use engine::{Caches, Controller, Engine, Metrics};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+pub use engine::Error;
+
+/// The election of upstream's controller-manager, so that the two never act at once.
+const LEASE: (&str, &str) = ("kube-system", "kube-controller-manager");
+
+/// How a process runs its controllers.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// This process's identity in the leader election. `None` runs without election, which is right for a cluster
+    /// with one server: it then writes no lease.
+    pub leader_identity: Option<String>,
+    /// Address ranges that pods get their addresses from; each node is given a part of each. Empty: nodes get none.
+    pub cluster_cidrs: Vec<String>,
+    /// Certificate authority (PEM) published to every namespace as `kube-root-ca.crt`.
+    pub root_ca: Option<String>,
+    /// Where queue metrics are kept; register it with the process's registry.
+    pub metrics: Metrics,
+}
+
+/// Drives all controllers until `shutdown`; returns when their tasks have ended.
+pub async fn run(client: Client, options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+    let Some(identity) = options.leader_identity.clone() else {
+        drive(client, options, shutdown).await;
+        return Ok(());
+    };
+    let lease = ObjectKey::new(LEASE.0, LEASE.1);
+    let work = |leading| drive(client.clone(), options, leading);
+    Ok(Elector::new(&client, lease, identity).run(shutdown, work).await?)
+}
+
+async fn drive(client: Client, options: Options, shutdown: CancellationToken) {
+    let tasks = TaskTracker::new();
+    let caches = Caches::new(client.clone(), tasks.clone(), shutdown.clone());
+    let recorder = Recorder::start(&client, "controllermanager", "", &tasks, shutdown.clone());
+    let metrics = options.metrics.clone();
+    let engine = Engine { client, caches, recorder, metrics, tasks: tasks.clone(), shutdown: shutdown.clone() };
+    let controllers = controllers(&engine.caches, &options);
+    info!(controllers = controllers.len(), "controllers started");
+    controllers.into_iter().for_each(|controller| engine.start(controller));
+    shutdown.cancelled().await;
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// Every controller, over the given caches.
+pub fn controllers(caches: &Caches, _options: &Options) -> Vec<Arc<dyn Controller>> {
+    vec![Arc::new(controllers::replicaset::ReplicaSets::new(caches))]
+}

@@ -9,6 +9,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// Why a store operation failed. Only [`Error::Unavailable`] leaves open whether a write happened.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant's message says what its fields are")]
 pub enum Error {
     /// A create found the key.
     #[error("create {}: the key exists", show(.key))]
@@ -20,7 +21,7 @@ pub enum Error {
         key: Bytes,
         expected: Revision,
         /// The record that is there now; `None` if it went away while the answer was made.
-        current: Option<Record>,
+        current: Option<Box<Record>>,
     },
 
     /// An update or delete found no such key.
@@ -68,7 +69,7 @@ fn show(key: &[u8]) -> String {
     key.escape_ascii().to_string()
 }
 
-fn found(current: &Option<Record>) -> String {
+fn found(current: &Option<Box<Record>>) -> String {
     match current {
         Some(record) => record.mod_revision.to_string(),
         None => "none".to_owned(),

@@ -13,10 +13,13 @@
 //!
 //! This crate knows nothing of Kubernetes: no object, no JSON, no resource names.
 
+#![deny(missing_docs)]
+
 pub mod conformance;
 mod cursor;
 pub mod embedded;
 mod error;
+pub mod etcd;
 mod index;
 pub mod memory;
 mod types;

@@ -34,7 +34,9 @@ impl fmt::Display for Revision {
 /// One version of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
+    /// Any bytes but none at all.
     pub key: Bytes,
+    /// Any bytes; may be empty.
     pub value: Bytes,
     /// The write that made this version.
     pub mod_revision: Revision,
@@ -176,8 +178,11 @@ pub enum Change {
 /// One write as a watch sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
+    /// The revision of the write.
     pub revision: Revision,
+    /// The key written to.
     pub key: Bytes,
+    /// What the write did.
     pub change: Change,
 }
 

@@ -102,7 +102,7 @@ impl Refusal {
         match self {
             Self::Exists => Error::Exists { key },
             Self::NotFound => Error::NotFound { key },
-            Self::Conflict { expected } => Error::Conflict { key, expected, current },
+            Self::Conflict { expected } => Error::Conflict { key, expected, current: current.map(Box::new) },
         }
     }
 }

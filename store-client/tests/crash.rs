@@ -4,6 +4,8 @@
 //! The test runs itself as the victim: with `STORE_CRASH_DIRECTORY` set, the test below writes until it is killed and
 //! prints an acknowledgement per write, which the parent reads from its pipe.
 
+#![allow(clippy::unwrap_used, reason = "the functions beside the tests are tests, too")]
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! The embedded engine passes the suite in every configuration, and keeps what it has over reopening.
 
+#![allow(clippy::unwrap_used, reason = "the functions beside the tests are tests, too")]
+
 use std::sync::Arc;
 
 use store_client::embedded::{Embedded, Options};

@@ -300,6 +300,17 @@ pub fn only_status(new: &mut Value, old: &Value, labels_may_change: bool) {
     }
 }
 
+/// Puts back all metadata but the managed fields (`ResetObjectMetaForStatus`); the resource version stays the writer's.
+pub fn keep_metadata(new: &mut Value, old: &Value) {
+    let Some(mut kept) = old.get("metadata").cloned() else { return };
+    let written = meta::metadata_mut(new);
+    let kept = meta::object_mut(&mut kept);
+    for field in ["managedFields", "resourceVersion"] {
+        set(kept, field, written.get(field));
+    }
+    *written = std::mem::take(kept);
+}
+
 /// Puts `field` of `old` back into `new`.
 pub fn keep_field(new: &mut Value, old: &Value, field: &str) {
     set(meta::object_mut(new), field, old.get(field));

@@ -26,8 +26,8 @@ pub struct Place<'v, 'p> {
     parent: Option<&'p Place<'v, 'p>>,
 }
 
-impl<'v> Place<'v, '_> {
-    pub fn root<'p>(value: &'v Value) -> Place<'v, 'p> {
+impl<'v, 'p> Place<'v, 'p> {
+    pub fn root(value: &'v Value) -> Self {
         Place { value, step: Step::Root, parent: None }
     }
 
@@ -38,6 +38,11 @@ impl<'v> Place<'v, '_> {
     /// A child reported under `name`, whatever its value really is. Some of upstream's paths are not where the value is.
     pub fn named<'a>(&'a self, name: &'a str, value: &'v Value) -> Place<'v, 'a> {
         Place { value, step: Step::Field(name), parent: Some(self) }
+    }
+
+    /// The same place with another value.
+    pub fn with_value(self, value: &'v Value) -> Self {
+        Self { value, ..self }
     }
 
     /// The entry of a map, reported as `path[key]`.

@@ -91,7 +91,7 @@ async fn add_one(store: &dyn Store, name: &Bytes) {
         let count: usize = std::str::from_utf8(&record.value).unwrap().parse().unwrap();
         match store.update(name.clone(), (count + 1).to_string().into(), record.mod_revision).await {
             Ok(_) => return,
-            Err(Error::Conflict { current: Some(current), .. }) => record = current,
+            Err(Error::Conflict { current: Some(current), .. }) => record = *current,
             Err(error) => panic!("{error}"),
         }
     }

@@ -27,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One promise of the contract.
 pub struct Case {
+    /// The promise in words.
     pub name: &'static str,
     run: fn(Arc<dyn Store>) -> BoxFuture<'static, ()>,
 }

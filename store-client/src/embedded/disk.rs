@@ -413,3 +413,24 @@ fn failed(verb: &str, path: &Path, error: rusqlite::Error) -> Error {
         Some(_) => Error::Unavailable { attempt, detail },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sqlite(extended_code: i32) -> rusqlite::Error {
+        rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(extended_code), None)
+    }
+
+    /// Only what leaves the disk's state unknown stops the writer; a full disk must not.
+    #[test]
+    fn a_failed_flush_is_fatal_and_a_full_disk_is_not() {
+        use rusqlite::ffi::*;
+        for code in [SQLITE_IOERR_FSYNC, SQLITE_CORRUPT, SQLITE_NOTADB] {
+            assert_eq!(severity(&sqlite(code)), Severity::Fatal, "{code}");
+        }
+        for code in [SQLITE_FULL, SQLITE_IOERR_WRITE, SQLITE_BUSY, SQLITE_NOMEM] {
+            assert_eq!(severity(&sqlite(code)), Severity::Passing, "{code}");
+        }
+    }
+}

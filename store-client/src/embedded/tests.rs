@@ -180,9 +180,9 @@ async fn compaction_gives_space_back() {
         revisions.push(store.create(key(number), vec![b'v'; 1000].into()).await.unwrap());
     }
     for round in 0..20 {
-        for number in 0..20 {
+        for (number, revision) in revisions.iter_mut().enumerate() {
             let value = vec![round; 20_000].into();
-            revisions[number] = store.update(key(number), value, revisions[number]).await.unwrap();
+            *revision = store.update(key(number), value, *revision).await.unwrap();
         }
     }
     let before = store.range(Range::all()).await.unwrap();

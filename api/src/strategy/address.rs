@@ -1,0 +1,138 @@
+//! IP addresses and ranges as upstream parses them: fields that are older than strict parsing accept leading zeros
+//! (`IsValidIPForLegacyField`, `IsValidCIDRForLegacyField`).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+const NOT_AN_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+const NOT_A_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+
+/// Parses an address, leading zeros in IPv4 read as decimal.
+pub fn parse_legacy(text: &str) -> Option<IpAddr> {
+    if text.contains(':') {
+        return text.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
+    }
+    let mut octets = [0u8; 4];
+    let mut parts = text.split('.');
+    for octet in &mut octets {
+        let part = parts.next()?;
+        if part.is_empty() || part.len() > 3 || !part.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        *octet = part.parse().ok()?;
+    }
+    parts.next().is_none().then(|| IpAddr::V4(Ipv4Addr::from(octets)))
+}
+
+/// Parses `address/bits`, with the same leniency.
+pub fn parse_cidr_legacy(text: &str) -> Option<(IpAddr, u8)> {
+    let (address, bits) = text.split_once('/')?;
+    let address = parse_legacy(address)?;
+    let max = if address.is_ipv4() { 32 } else { 128 };
+    if bits.is_empty() || !bits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let bits: u8 = bits.parse().ok()?;
+    (bits <= max).then_some((address, bits))
+}
+
+pub fn is_ipv6(text: &str) -> bool {
+    text.contains(':')
+}
+
+pub fn ip_legacy(text: &str) -> Vec<String> {
+    problem(parse_legacy(text).is_some(), NOT_AN_IP)
+}
+
+pub fn cidr_legacy(text: &str) -> Vec<String> {
+    problem(parse_cidr_legacy(text).is_some(), NOT_A_CIDR)
+}
+
+/// `IsValidIP`: canonical form only.
+pub fn ip(text: &str) -> Vec<String> {
+    match parse_legacy(text) {
+        None => vec![NOT_AN_IP.to_owned()],
+        Some(IpAddr::V4(v4)) if v4.to_string() != text => {
+            vec!["must not have leading 0s".to_owned()]
+        }
+        Some(IpAddr::V6(v6)) if v6.to_ipv4_mapped().is_some() => {
+            vec!["must not be an IPv4-mapped IPv6 address".to_owned()]
+        }
+        Some(IpAddr::V6(v6)) if v6.to_string() != text => {
+            vec![format!("must be in canonical form (\"{v6}\")")]
+        }
+        Some(_) => Vec::new(),
+    }
+}
+
+/// `IsValidCIDR`: canonical form only, no bits beyond the prefix.
+pub fn cidr(text: &str) -> Vec<String> {
+    let Some((address, bits)) = parse_cidr_legacy(text) else { return vec![NOT_A_CIDR.to_owned()] };
+    if network(address, bits) != address {
+        return vec!["must not have bits set beyond the prefix length".to_owned()];
+    }
+    let canonical = format!("{address}/{bits}");
+    problem(canonical == text, &format!("must be in canonical form (\"{canonical}\")"))
+}
+
+fn network(address: IpAddr, bits: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+            IpAddr::V4((u32::from(v4) & mask).into())
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+            IpAddr::V6((u128::from(v6) & mask).into())
+        }
+    }
+}
+
+/// `range` contains `address`.
+pub fn contains(range: (IpAddr, u8), address: IpAddr) -> bool {
+    range.0.is_ipv4() == address.is_ipv4() && network(range.0, range.1) == network(address, range.1)
+}
+
+/// `ValidateEndpointIP`: addresses that would let a Service reach its own host.
+pub fn non_special(text: &str) -> Vec<String> {
+    let Some(address) = parse_legacy(text) else { return Vec::new() };
+    let link_local_multicast = match address {
+        IpAddr::V4(v4) => v4.octets()[..3] == [224, 0, 0],
+        IpAddr::V6(v6) => v6.segments()[0] & 0xff0f == 0xff02,
+    };
+    let link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.segments()[0] & 0xffc0 == 0xfe80,
+    };
+    let unspecified = format!("may not be unspecified ({text:?})");
+    let found = [
+        (address.is_unspecified(), unspecified.as_str()),
+        (address.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
+        (link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
+        (link_local_multicast, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
+    ];
+    found.into_iter().filter(|(bad, _)| *bad).map(|(_, problem)| problem.to_owned()).collect()
+}
+
+fn problem(ok: bool, text: &str) -> Vec<String> {
+    if ok { Vec::new() } else { vec![text.to_owned()] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        assert!(ip_legacy("010.0.0.1").is_empty());
+        assert!(!ip("010.0.0.1").is_empty());
+        assert!(!ip_legacy("10.0.0").is_empty());
+        assert!(ip("2001:db8::1").is_empty());
+        assert!(!ip("2001:DB8::1").is_empty());
+        assert!(cidr_legacy("10.0.0.1/8").is_empty());
+        assert!(!cidr("10.0.0.1/8").is_empty());
+        assert!(!cidr_legacy("10.0.0.0/33").is_empty());
+        assert!(cidr("::/0").is_empty());
+        assert!(!non_special("127.0.0.1").is_empty());
+        assert!(contains(([10u8, 0, 0, 0].into(), 8), "10.2.3.4".parse().unwrap()));
+    }
+}

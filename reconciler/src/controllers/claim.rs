@@ -1,0 +1,85 @@
+//! Claiming: which objects a controller owns, which it takes (they match and nobody controls them) and which it lets
+//! go (they no longer match). The semantics of `controller.BaseControllerRefManager.ClaimObject`.
+
+use std::sync::Arc;
+
+use api::selector::LabelSelector;
+use api_client::{Metadata, Object, ObjectKey, Patch};
+use serde_json::json;
+
+use crate::engine::{Error, Work};
+use crate::objects::{Owned, Owner, selects};
+
+#[derive(Debug)]
+pub struct Claim<T> {
+    /// Controlled and matching, including those to adopt.
+    pub owned: Vec<Arc<T>>,
+    pub adopt: Vec<Arc<T>>,
+    pub release: Vec<Arc<T>>,
+}
+
+/// Sorts candidates; those of other owners are left out.
+pub fn claim<'a, T: Owned>(
+    owner: &Owner,
+    selector: &LabelSelector,
+    candidates: impl Iterator<Item = &'a Arc<T>>,
+) -> Claim<T> {
+    let mut claim = Claim { owned: Vec::new(), adopt: Vec::new(), release: Vec::new() };
+    for object in candidates {
+        let matches = selects(selector, &**object);
+        match object.controller_uid() {
+            Some(uid) if uid == owner.uid => {
+                if matches {
+                    claim.owned.push(object.clone());
+                } else if !owner.deleting {
+                    claim.release.push(object.clone());
+                }
+            }
+            Some(_) => {}
+            None => {
+                if matches && !owner.deleting && !object.metadata().is_deleting() {
+                    claim.adopt.push(object.clone());
+                    claim.owned.push(object.clone());
+                }
+            }
+        }
+    }
+    claim
+}
+
+/// Writes the owner references of adopted and released objects. Before adopting, the owner is read past the cache:
+/// one that is being deleted must not gain dependents (`RecheckDeletionTimestamp`).
+pub async fn enforce<T: Owned, O: Object>(
+    work: &Work,
+    owner: &Owner,
+    owner_key: &ObjectKey,
+    claim: &Claim<T>,
+) -> Result<(), Error> {
+    for object in &claim.release {
+        let patch = json!({"metadata": {
+            "uid": object.metadata().uid(),
+            "ownerReferences": [{"$patch": "delete", "uid": owner.uid}],
+        }});
+        match work.patch::<T>(&object.key(), &Patch::Strategic(patch)).await {
+            Ok(_) => {}
+            // Gone, or without owner references: nothing left to release.
+            Err(Error::Api(e)) if e.is_not_found() || e.is_invalid() => {}
+            Err(e) => return Err(e),
+        }
+    }
+    if claim.adopt.is_empty() {
+        return Ok(());
+    }
+    let live = work.live::<O>().get(owner_key).await?;
+    if live.metadata().uid() != owner.uid || live.metadata().is_deleting() {
+        return Err(Error::Object {
+            object: format!("{} {owner_key}", owner.kind),
+            why: "is being deleted, and adopts nothing".into(),
+        });
+    }
+    for object in &claim.adopt {
+        let patch = json!({"metadata": {"uid": object.metadata().uid(), "ownerReferences": [owner.reference()]}});
+        work.patch::<T>(&object.key(), &Patch::Strategic(patch)).await?;
+    }
+    Ok(())
+}

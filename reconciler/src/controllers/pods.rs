@@ -1,0 +1,107 @@
+//! Making and deleting pods on behalf of a workload, in parallel, with the events users know from upstream's
+//! `RealPodControl`.
+
+use std::sync::Arc;
+
+use api_client::events::ObjectReference;
+use api_client::{DeleteParams, Object};
+use futures_util::future::join_all;
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use serde_json::{Value, json};
+
+use crate::engine::{Error, Work};
+use crate::objects::{Owner, Pod};
+
+/// Pods created or deleted in one reconcile; the rest follows in the next (`BurstReplicas`).
+pub const BURST_PODS: usize = 500;
+/// The first of the batches that double while creation succeeds, so that a refusing server (quota, admission) is
+/// asked once and not hundreds of times (`SlowStartInitialBatchSize`).
+const FIRST_BATCH: usize = 1;
+
+/// The pod a template describes (`controller.GetPodFromTemplate`).
+pub fn from_template(template: &PodTemplateSpec, owner: &Owner) -> Value {
+    let metadata = template.metadata.clone().unwrap_or_default();
+    let mut pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "generateName": name_prefix(&owner.name),
+            "ownerReferences": [owner.reference()],
+        },
+        "spec": template.spec,
+    });
+    let fields = [
+        ("labels", serde_json::to_value(metadata.labels)),
+        ("annotations", serde_json::to_value(metadata.annotations)),
+        ("finalizers", serde_json::to_value(metadata.finalizers)),
+    ];
+    for (name, value) in fields {
+        if let Ok(value) = value
+            && !value.is_null()
+        {
+            pod["metadata"][name] = value;
+        }
+    }
+    pod
+}
+
+/// `web-` for `web`; the bare name where that would be no valid prefix.
+fn name_prefix(owner: &str) -> String {
+    let prefix = format!("{owner}-");
+    if api::name::dns1123_subdomain(owner).is_empty() { prefix } else { owner.to_owned() }
+}
+
+/// Creates `count` pods in batches that double. Stops at the first failed batch and gives its first error.
+pub async fn create(
+    work: &Work,
+    regarding: &ObjectReference,
+    namespace: &str,
+    pod: &Value,
+    count: usize,
+) -> Result<(), Error> {
+    let mut left = count.min(BURST_PODS);
+    let mut batch = FIRST_BATCH;
+    while left > 0 {
+        batch = batch.min(left);
+        let created = join_all((0..batch).map(|_| create_one(work, regarding, namespace, pod))).await;
+        created.into_iter().collect::<Result<(), Error>>()?;
+        left -= batch;
+        batch *= 2;
+    }
+    Ok(())
+}
+
+/// Creates one pod. In a namespace that is being deleted nothing can be created, and nothing needs to be.
+pub async fn create_one(work: &Work, regarding: &ObjectReference, namespace: &str, pod: &Value) -> Result<(), Error> {
+    match work.create::<Pod>(namespace, pod).await {
+        Ok(pod) => {
+            let message = format!("Created pod: {}", pod.metadata.name);
+            work.recorder().normal(regarding.clone(), "SuccessfulCreate", message);
+            Ok(())
+        }
+        Err(Error::Api(e)) if e.is_namespace_terminating() => Ok(()),
+        Err(e) => {
+            work.recorder().warning(regarding.clone(), "FailedCreate", format!("Error creating: {e}"));
+            Err(e)
+        }
+    }
+}
+
+/// Deletes these pods, all at once; gives the first error.
+pub async fn delete(work: &Work, regarding: &ObjectReference, pods: &[Arc<Pod>]) -> Result<(), Error> {
+    let deleted = join_all(pods.iter().take(BURST_PODS).map(|pod| delete_one(work, regarding, pod))).await;
+    deleted.into_iter().collect()
+}
+
+pub async fn delete_one(work: &Work, regarding: &ObjectReference, pod: &Pod) -> Result<(), Error> {
+    let name = &pod.metadata.name;
+    match work.delete::<Pod>(&pod.key(), &pod.metadata.uid, DeleteParams::default()).await {
+        Ok(()) => {
+            work.recorder().normal(regarding.clone(), "SuccessfulDelete", format!("Deleted pod: {name}"));
+            Ok(())
+        }
+        Err(e) => {
+            work.recorder().warning(regarding.clone(), "FailedDelete", format!("Error deleting: {e}"));
+            Err(e)
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Metrics of the work queues, under upstream's names (`k8s.io/component-base/metrics/prometheus/workqueue`), so that
+//! dashboards and alerts work unchanged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Name {
+    name: &'static str,
+}
+
+/// Bucket bounds in seconds; upstream's `ExponentialBuckets(10e-9, 10, 12)` from a microsecond on.
+const BUCKETS: [f64; 10] = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0];
+
+/// All queues of a process.
+#[derive(Clone)]
+pub struct Metrics(Arc<Families>);
+
+struct Families {
+    depth: Family<Name, Gauge>,
+    adds: Family<Name, Counter>,
+    retries: Family<Name, Counter>,
+    queue_duration: Family<Name, Histogram>,
+    work_duration: Family<Name, Histogram>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
+        Self(Arc::new(Families {
+            depth: Family::default(),
+            adds: Family::default(),
+            retries: Family::default(),
+            queue_duration: Family::new_with_constructor(histogram),
+            work_duration: Family::new_with_constructor(histogram),
+        }))
+    }
+}
+
+impl Metrics {
+    pub fn register(&self, registry: &mut Registry) {
+        let f = &*self.0;
+        registry.register("workqueue_depth", "Current depth of workqueue", f.depth.clone());
+        registry.register("workqueue_adds", "Total number of adds handled by workqueue", f.adds.clone());
+        registry.register("workqueue_retries", "Total number of retries handled by workqueue", f.retries.clone());
+        registry.register(
+            "workqueue_queue_duration_seconds",
+            "How long in seconds an item stays in workqueue before being requested",
+            f.queue_duration.clone(),
+        );
+        registry.register(
+            "workqueue_work_duration_seconds",
+            "How long in seconds processing an item from workqueue takes",
+            f.work_duration.clone(),
+        );
+    }
+
+    pub(super) fn queue(&self, name: &'static str) -> QueueMetrics {
+        let name = Name { name };
+        QueueMetrics {
+            depth: self.0.depth.get_or_create_owned(&name),
+            adds: self.0.adds.get_or_create_owned(&name),
+            retries: self.0.retries.get_or_create_owned(&name),
+            queue_duration: self.0.queue_duration.get_or_create_owned(&name),
+            work_duration: self.0.work_duration.get_or_create_owned(&name),
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct QueueMetrics {
+    depth: Gauge,
+    adds: Counter,
+    retries: Counter,
+    queue_duration: Histogram,
+    work_duration: Histogram,
+}
+
+impl QueueMetrics {
+    pub(super) fn added(&self, depth: usize) {
+        self.adds.inc();
+        self.depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
+    }
+    pub(super) fn taken(&self, depth: usize, waited: Duration) {
+        self.depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
+        self.queue_duration.observe(waited.as_secs_f64());
+    }
+    pub(super) fn worked(&self, took: Duration, failed: bool) {
+        self.work_duration.observe(took.as_secs_f64());
+        if failed {
+            self.retries.inc();
+        }
+    }
+}

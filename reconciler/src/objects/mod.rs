@@ -1,0 +1,39 @@
+//! Projections of the kinds that controllers cache: only the fields they read. Kinds with few objects, or whose
+//! whole spec is read, are `k8s-openapi`'s types.
+
+mod owned;
+mod pod;
+
+use api_client::Index;
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet};
+
+pub use owned::{Owned, Owner, annotation_of, compile, controller_of, has_labels, label_of, selects};
+pub use pod::{
+    Condition, Container, ContainerPort, ContainerState, ContainerStatus, Pod, PodAnnotations, PodIp, PodSpec,
+    PodStatus, Terminated,
+};
+
+use crate::engine::Cached;
+
+/// Index of owned kinds by the uid of the controlling owner.
+pub const BY_CONTROLLER: &str = "controller";
+/// Index of owned kinds by namespace, of the objects without a controlling owner.
+pub const ORPHANS: &str = "orphans";
+
+impl Cached for Deployment {}
+impl Cached for ReplicaSet {
+    const INDEXES: &'static [Index<Self>] = &[
+        Index { name: BY_CONTROLLER, of: |object| controller_of(&object.metadata).map_or("", |o| &o.uid) },
+        Index { name: ORPHANS, of: |object| orphan_namespace(&object.metadata) },
+    ];
+}
+impl Cached for ControllerRevision {
+    const INDEXES: &'static [Index<Self>] = &[
+        Index { name: BY_CONTROLLER, of: |object| controller_of(&object.metadata).map_or("", |o| &o.uid) },
+        Index { name: ORPHANS, of: |object| orphan_namespace(&object.metadata) },
+    ];
+}
+
+fn orphan_namespace(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> &str {
+    if controller_of(metadata).is_some() { "" } else { metadata.namespace.as_deref().unwrap_or_default() }
+}
