@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::encode::{
     ATOMIC, ListType, MERGE_TYPE_STATED, Node, PATCH_MERGE, PATCH_REPLACE, PATCH_RETAIN_KEYS, PRESERVES_UNKNOWN,
-    QUANTITY, Shape, Writer,
+    QUANTITY, RAW_OBJECT, Shape, Writer,
 };
 use crate::tables::{MergeRule, Tables};
 
@@ -50,6 +50,9 @@ impl Compiler<'_> {
     fn named(&mut self, name: &str, definition: &Value) -> Node {
         let mut node = self.node(name, definition);
         node.type_name = name.to_owned();
+        if !is_list(name, definition) {
+            node.required = self.tables.required(name);
+        }
         apply(&mut node, self.tables.merge_rule(name, "."));
         node
     }
@@ -77,7 +80,7 @@ impl Compiler<'_> {
         }
         node.fields_of = self.types.get(target).copied();
         node.fields.clear();
-        node.required = required(definition);
+        node.required = if is_list(target, definition) { required(definition) } else { self.tables.required(target) };
         node.type_name = target.to_owned();
         node.description.clear();
         special(&mut node, target);
@@ -101,6 +104,9 @@ impl Compiler<'_> {
         };
         if node.shape == Shape::Any {
             node.flags |= PRESERVES_UNKNOWN;
+            if str_at(schema, "type") == "object" {
+                node.flags |= RAW_OBJECT;
+            }
         }
         node
     }
@@ -145,10 +151,16 @@ fn required(schema: &Value) -> Vec<String> {
     schema["required"].as_array().into_iter().flatten().filter_map(|r| r.as_str().map(str::to_owned)).collect()
 }
 
+/// Whether a type is a list kind, as `roots::add_lists` makes them.
+fn is_list(name: &str, definition: &Value) -> bool {
+    name.ends_with("List") && definition["properties"].get("items").is_some()
+}
+
 /// Types whose wire form their schema does not tell.
 fn special(node: &mut Node, name: &str) {
     match name.rsplit('.').next().unwrap_or_default() {
         "Quantity" if node.shape == Shape::IntOrString => node.flags |= QUANTITY,
+        "JSON" => node.flags &= !RAW_OBJECT,
         "IntOrString" if node.shape == Shape::IntOrString => node.format = "int-or-string".to_owned(),
         _ => {}
     }

@@ -54,30 +54,42 @@ pub fn definitions() -> Map<String, Value> {
     add::<k8s::apimachinery::pkg::apis::meta::v1::WatchEvent<k8s::apimachinery::pkg::runtime::RawExtension>>(
         &mut generator,
     );
-    generator.take_definitions(false).into_iter().collect()
+    let mut definitions = generator.take_definitions(false).into_iter().collect();
+    settle_watch_event(&mut definitions);
+    definitions
 }
 
-/// List kinds, which the crate has only as a generic type: every stored kind with a `metadata` of its own gets one.
+/// What the crate says about watch events, divided between type and field as upstream has it.
+fn settle_watch_event(definitions: &mut Map<String, Value>) {
+    let Some(event) = definitions.get_mut("io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent") else { return };
+    let whole = event["description"].as_str().unwrap_or_default().to_owned();
+    let Some((ty, field)) = whole.split_once("\n\n") else { return };
+    event["description"] = ty.into();
+    event["properties"]["object"]["description"] = field.trim_end().into();
+}
+
+/// List kinds, which the crate has only as a generic type: one for each row of the table.
 pub fn add_lists(definitions: &mut Map<String, Value>) {
-    let rows = include_str!("../data/resources.tsv").lines().filter(|l| !l.starts_with('#') && !l.is_empty());
+    let rows = include_str!("../data/lists.tsv").lines().filter(|l| !l.starts_with('#') && !l.is_empty());
     for row in rows {
         let fields: Vec<&str> = row.split('\t').collect();
-        let (kind, verbs, name) = (fields[4], fields[8], fields[11]);
-        if verbs != "all" && !verbs.contains("list") {
+        let name = fields[0];
+        if !definitions.contains_key(name) {
             continue;
         }
+        let text = |at: usize| -> Value { serde_json::from_str(fields[at]).expect("texts in lists.tsv are JSON") };
         let list = json!({
-            "description": format!("{kind}List is a list of {kind} objects."),
+            "description": text(1),
             "type": "object",
             "properties": {
                 "apiVersion": definitions[name]["properties"]["apiVersion"],
                 "kind": definitions[name]["properties"]["kind"],
                 "metadata": {
                     "$ref": "#/$defs/io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta",
-                    "description": "Standard list metadata.",
+                    "description": text(3),
                 },
                 "items": {
-                    "description": format!("The {kind} objects."),
+                    "description": text(2),
                     "type": "array",
                     "items": { "$ref": format!("#/$defs/{name}") },
                 },

@@ -21,6 +21,7 @@ pub struct Tables {
     merge_rules: HashMap<(String, String), MergeRule>,
     zeros: HashMap<(String, String), Zero>,
     defaults: HashMap<(String, String), Value>,
+    required: HashMap<String, Vec<String>>,
 }
 
 fn lines(table: &'static str) -> impl Iterator<Item = Vec<&'static str>> {
@@ -37,7 +38,12 @@ fn list(field: &str) -> Vec<String> {
 
 impl Tables {
     pub fn read() -> Self {
-        let mut tables = Self { merge_rules: HashMap::new(), zeros: HashMap::new(), defaults: HashMap::new() };
+        let mut tables = Self {
+            merge_rules: HashMap::new(),
+            zeros: HashMap::new(),
+            defaults: HashMap::new(),
+            required: HashMap::new(),
+        };
         for row in lines(include_str!("../data/merge-rules.tsv")) {
             let rule = MergeRule {
                 list_type: text(row[2]),
@@ -59,7 +65,14 @@ impl Tables {
             let value = serde_json::from_str(row[2]).unwrap_or_else(|e| panic!("defaults.tsv: {row:?}: {e}"));
             tables.defaults.insert((row[0].to_owned(), row[1].to_owned()), value);
         }
+        for row in lines(include_str!("../data/required.tsv")) {
+            tables.required.insert(row[0].to_owned(), list(row[1]));
+        }
         tables
+    }
+
+    pub fn required(&self, ty: &str) -> Vec<String> {
+        self.required.get(ty).cloned().unwrap_or_default()
     }
 
     pub fn merge_rule(&self, ty: &str, field: &str) -> MergeRule {

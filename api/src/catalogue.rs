@@ -65,6 +65,8 @@ pub struct Resource {
     pub selectable_fields: Vec<String>,
     /// Whether objects are stored; reviews, bindings and component statuses are not.
     pub stored: bool,
+    /// A finished deletion answers with the deleted object rather than a Status (upstream's `ReturnDeletedObject`).
+    pub returns_deleted: bool,
     /// Defined by a CustomResourceDefinition.
     pub custom: bool,
     /// Key prefix in the store, without a trailing slash.

@@ -10,6 +10,7 @@ pub mod decode;
 pub mod field;
 pub mod meta;
 pub mod name;
+pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod schema;

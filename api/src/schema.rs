@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 pub use encode::{ListType, Shape, Zero};
 
@@ -65,6 +66,15 @@ impl Schemas {
     /// All named types in the order of their names.
     pub fn types(&self) -> impl Iterator<Item = (&str, Schema<'_>)> {
         self.type_entries().map(|(name, node)| (name, Schema { schemas: self, node }))
+    }
+
+    /// A digest of everything in the set.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        digest.update(&self.words);
+        digest.update(self.text.as_bytes());
+        digest.update(Value::from(self.defaults.clone()).to_string());
+        digest.finalize().into()
     }
 
     /// A handle to a node id as [`Schema::id`] gave it out for this same set.
@@ -166,6 +176,14 @@ impl<'a> Schema<'a> {
     }
     pub fn format(self) -> Option<&'a str> {
         Some(self.format_text()).filter(|f| !f.is_empty())
+    }
+    /// Whether list type or map type are stated rather than left to the default.
+    pub fn states_merge_type(self) -> bool {
+        self.flags() & encode::MERGE_TYPE_STATED != 0
+    }
+    /// Raw JSON that must be an object, such as a raw extension; other raw JSON may be anything.
+    pub fn is_raw_object(self) -> bool {
+        self.flags() & encode::RAW_OBJECT != 0
     }
     /// A resource quantity: decoding brings it to its canonical form.
     pub fn is_quantity(self) -> bool {

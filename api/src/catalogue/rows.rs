@@ -12,6 +12,26 @@ const COLUMNS: &str = include_str!("../../data/columns.tsv");
 /// What `all` stands for in the verbs column.
 const ALL_VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
+/// Resources whose deletion answers with the deleted object, as (group, plural).
+const RETURN_DELETED: [(&str, &str); 16] = [
+    ("", "persistentvolumeclaims"),
+    ("", "persistentvolumes"),
+    ("", "pods"),
+    ("", "podtemplates"),
+    ("", "resourcequotas"),
+    ("", "serviceaccounts"),
+    ("", "services"),
+    ("storage.k8s.io", "csidrivers"),
+    ("storage.k8s.io", "csinodes"),
+    ("storage.k8s.io", "storageclasses"),
+    ("storage.k8s.io", "volumeattachments"),
+    ("storage.k8s.io", "volumeattributesclasses"),
+    ("resource.k8s.io", "deviceclasses"),
+    ("resource.k8s.io", "resourceclaims"),
+    ("resource.k8s.io", "resourceclaimtemplates"),
+    ("resource.k8s.io", "resourceslices"),
+];
+
 /// The built-in catalogue. The tables are part of the program: a row that can't be read is a bug, found by the tests.
 pub(super) fn builtin() -> Catalogue {
     let schemas = Schemas::builtin();
@@ -60,6 +80,7 @@ fn resource(line: &str, schemas: &Arc<Schemas>) -> Resource {
         columns: Vec::new(),
         selectable_fields: list(selectable, ' '),
         stored: store != "-",
+        returns_deleted: RETURN_DELETED.contains(&(group.as_str(), plural)),
         custom: false,
         storage_prefix: format!("/registry/{}", if store == "-" { plural } else { store }),
         storage_version: storage_version(&group, version).to_owned(),

@@ -73,6 +73,8 @@ pub const NULLABLE: u32 = 1 << 14;
 pub const QUANTITY: u32 = 1 << 15;
 /// The list or map says its list type or map type itself (for OpenAPI output).
 pub const MERGE_TYPE_STATED: u32 = 1 << 16;
+/// Raw JSON that must be an object.
+pub const RAW_OBJECT: u32 = 1 << 17;
 
 impl Shape {
     pub fn from_bits(flags: u32) -> Self {
