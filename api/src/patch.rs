@@ -51,3 +51,5 @@ impl Error {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::properties::arbitrary;

@@ -57,7 +57,7 @@ impl Operation {
 }
 
 /// What tells entries apart. Appliers keep their entry when they change the version they apply in.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
     pub manager: String,
     pub operation: Operation,
@@ -79,6 +79,22 @@ impl Identity {
     pub fn apply(manager: &str, subresource: &str) -> Self {
         Self { operation: Operation::Apply, ..Self::update(manager, "", subresource) }
     }
+
+    /// Upstream's identifier (`BuildManagerIdentifier`); its text decides the order of conflicts and of old entries.
+    pub fn text(&self) -> String {
+        let mut text = format!("{{\"manager\":{},\"operation\":\"{}\"", quoted(&self.manager), self.operation.as_str());
+        for (name, value) in [("apiVersion", &self.api_version), ("subresource", &self.subresource)] {
+            if !value.is_empty() {
+                text.push_str(&format!(",\"{name}\":{}", quoted(value)));
+            }
+        }
+        text.push('}');
+        text
+    }
+}
+
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
 }
 
 #[derive(Clone, Debug)]
@@ -326,7 +342,7 @@ impl Managed {
     /// The changed fields that others own.
     pub fn conflicts(&self, scope: &Scope<'_>, live: &Value, new: &Value, changes: &Changes) -> Vec<Conflict> {
         let mut entries: Vec<&Entry> = self.entries.iter().collect();
-        entries.sort_by(|l, r| l.identity.cmp(&r.identity));
+        entries.sort_by_cached_key(|entry| entry.identity.text());
         let mut found = Vec::new();
         for entry in entries {
             let foreign = scope.is_foreign(&entry.api_version).then(|| scope.compare_at(live, new, &entry.api_version));
@@ -356,7 +372,7 @@ impl Managed {
         if count <= MAX_UPDATE_MANAGERS {
             return;
         }
-        updates.sort();
+        updates.sort_by_cached_key(|(seconds, identity)| (*seconds, identity.text()));
         let mut firsts: Vec<Identity> = Vec::new();
         for (_, identity) in updates {
             if count <= MAX_UPDATE_MANAGERS {

@@ -120,8 +120,11 @@ fn merge_field(
         }
         (Some(Value::Array(into)), Value::Array(from)) => {
             let field = field_schema(schema, &key)?;
-            let merged =
-                if field.patch_strategies().merge { merge_list(std::mem::take(into), from, field)? } else { from };
+            let merged = if field.patch_strategies().merge {
+                merge_list(std::mem::take(into), from, field)?.items
+            } else {
+                from
+            };
             original.insert(key, Value::Array(merged));
         }
         (_, mut value) => {
@@ -189,19 +192,27 @@ fn merge_ordered_lists(
         let field = field_schema(schema, name)?;
         let identity = Identity(field.patch_merge_key());
         check_follows(patched.as_deref().unwrap_or_default(), &order, identity)?;
-        let merged = match (before.clone(), patched.clone()) {
-            (None, None) => continue,
-            (Some(before), None) => before,
-            (None, Some(patched)) => patched.into_iter().filter_map(without_directives).collect(),
-            (Some(before), Some(patched)) if field.patch_strategies().merge => merge_list(before, patched, field)?,
-            (Some(_), Some(patched)) => patched,
-        };
+        if before.is_none() && patched.is_none() {
+            continue;
+        }
+        let was_there = before.is_some();
         let before = before.unwrap_or_default();
-        if before.is_empty() && patched.as_deref().unwrap_or_default().is_empty() {
+        let merged = match patched.clone() {
+            None => Merged { items: before.clone(), before: before.clone() },
+            Some(items) if !was_there => {
+                let items = items.into_iter().filter_map(without_directives).collect();
+                Merged { items, before: Vec::new() }
+            }
+            Some(items) if field.patch_strategies().merge => merge_list(before.clone(), items, field)?,
+            Some(items) => Merged { items, before: before.clone() },
+        };
+        let patched = patched.unwrap_or_default();
+        if before.is_empty() && patched.is_empty() {
             return Err(unmergeable("no elements in any of the given slices"));
         }
-        check_item_types(&[&before, patched.as_deref().unwrap_or_default()])?;
-        original.insert(name.to_owned(), Value::Array(arrange(merged, &order, &before, identity)?));
+        check_item_types(&[&before, &patched])?;
+        let items = arrange(merged.items, &order, &merged.before, identity)?;
+        original.insert(name.to_owned(), Value::Array(items));
         patch.remove(name);
     }
     Ok(())
@@ -215,48 +226,53 @@ fn list_at(value: Option<&Value>) -> Result<Option<Vec<Value>>, Error> {
     }
 }
 
-/// The patch's list must be a subsequence of the order it states, deletions aside.
+/// The patch's list must be a subsequence of the order it states, deletions aside. Other directives are passed over, but
+/// not behind the last item of the order (upstream's `validatePatchWithSetOrderList`).
 fn check_follows(patched: &[Value], order: &[Value], identity: Identity<'_>) -> Result<(), Error> {
     if patched.is_empty() || order.is_empty() {
         return Ok(());
     }
-    let mut rest = order.iter();
-    for item in patched.iter().filter(|item| item.get(DIRECTIVE).is_none()) {
-        let wanted = identity.required(item)?;
-        let mut found = false;
-        for candidate in rest.by_ref() {
-            if identity.required(candidate)? == wanted {
-                found = true;
-                break;
-            }
+    let is_deletion = |item: &&Value| identity.0.is_some() && item.get(DIRECTIVE).is_some_and(|d| d == "delete");
+    let mut items = patched.iter().filter(|item| !is_deletion(item)).peekable();
+    let mut rest = order.iter().peekable();
+    while let (Some(item), Some(candidate)) = (items.peek(), rest.peek()) {
+        if item.get(DIRECTIVE).is_some() {
+            items.next();
+            continue;
         }
-        if !found {
-            let (patched, order) = (patched.to_vec().into(), order.to_vec().into());
-            return Err(unmergeable(format!(
-                "The order in patch list:\n{}\n doesn't match {SET_ELEMENT_ORDER} list:\n{}\n",
-                gofmt::value(&patched),
-                gofmt::value(&order)
-            )));
+        if identity.required(item)? == identity.required(candidate)? {
+            items.next();
         }
+        rest.next();
     }
-    Ok(())
+    if items.peek().is_none() || rest.peek().is_some() {
+        return Ok(());
+    }
+    let (patched, order) = (patched.to_vec().into(), order.to_vec().into());
+    Err(unmergeable(format!(
+        "The order in patch list:\n{}\n doesn't match {SET_ELEMENT_ORDER} list:\n{}\n",
+        gofmt::value(&patched),
+        gofmt::value(&order)
+    )))
 }
 
 /// Merges a list whose strategy is `merge` (upstream's `mergeSlice`).
-fn merge_list(original: Vec<Value>, patch: Vec<Value>, field: Schema<'_>) -> Result<Vec<Value>, Error> {
+fn merge_list(original: Vec<Value>, patch: Vec<Value>, field: Schema<'_>) -> Result<Merged, Error> {
     if original.is_empty() && patch.is_empty() {
-        return Ok(original);
+        return Ok(Merged { items: original.clone(), before: original });
     }
     check_item_types(&[&original, &patch])?;
     let holds_maps = original.first().or(patch.first()).is_some_and(Value::is_object);
     if !holds_maps {
         let both = original.iter().chain(&patch).cloned().collect();
-        return arrange(without_repeats(both), &patch, &original, Identity(None));
+        let items = arrange(without_repeats(both), &patch, &original, Identity(None))?;
+        return Ok(Merged { items, before: original });
     }
     let Some(key) = field.patch_merge_key() else {
         return Err(unmergeable("cannot merge lists without merge key for struct"));
     };
     let identity = Identity(Some(key));
+    let len_before = original.len();
     let (original, patch) = apply_item_directives(original, patch, key)?;
     let mut merged = original.clone();
     // Items of the server without the key are no match for anything here; `arrange` refuses them.
@@ -279,7 +295,18 @@ fn merge_list(original: Vec<Value>, patch: Vec<Value>, field: Schema<'_>) -> Res
             }
         }
     }
-    arrange(merged, &patch, &original, identity)
+    // Upstream deletes in place and appends behind what is left, in the slice it then reads the order before the patch
+    // from: new items count as having stood where deleted ones made room.
+    let before = merged.iter().take(len_before.max(original.len())).cloned().collect();
+    let items = arrange(merged, &patch, &original, identity)?;
+    Ok(Merged { items, before })
+}
+
+/// A merged list.
+struct Merged {
+    items: Vec<Value>,
+    /// The list before the patch, as an order directive is to see it.
+    before: Vec<Value>,
 }
 
 /// Items that are directives: `$patch: delete` removes by merge key, `$patch: replace` makes the rest the whole list.
