@@ -65,5 +65,8 @@ async fn drive(client: Client, options: Options, shutdown: CancellationToken) {
 
 /// Every controller, over the given caches.
 pub fn controllers(caches: &Caches, _options: &Options) -> Vec<Arc<dyn Controller>> {
-    vec![Arc::new(controllers::replicaset::ReplicaSets::new(caches))]
+    vec![
+        Arc::new(controllers::deployment::Deployments::new(caches)),
+        Arc::new(controllers::replicaset::ReplicaSets::new(caches)),
+    ]
 }

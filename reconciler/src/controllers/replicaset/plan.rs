@@ -130,11 +130,13 @@ impl Status {
                 })
             })
             .collect();
+        // The API leaves out zeros of all but the first.
+        let count = |n: i32| if n == 0 { Value::Null } else { n.into() };
         let mut status = json!({
             "replicas": self.replicas,
-            "fullyLabeledReplicas": self.fully_labeled_replicas,
-            "readyReplicas": self.ready_replicas,
-            "availableReplicas": self.available_replicas,
+            "fullyLabeledReplicas": count(self.fully_labeled_replicas),
+            "readyReplicas": count(self.ready_replicas),
+            "availableReplicas": count(self.available_replicas),
             "observedGeneration": self.observed_generation,
             "conditions": if conditions.is_empty() { Value::Null } else { Value::Array(conditions) },
         });

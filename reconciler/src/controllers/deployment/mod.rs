@@ -1,0 +1,179 @@
+//! The Deployment controller: rolls a deployment's template out through replica sets.
+
+pub mod plan;
+mod revision;
+mod scale;
+mod status;
+pub mod template;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use api_client::events::ObjectReference;
+use api_client::{Cache, Change, DeleteParams, Object, ObjectKey, Patch};
+use async_trait::async_trait;
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use plan::Step;
+use serde_json::{Value, json};
+
+use super::claim;
+use crate::engine::{Caches, Controller, Done, Error, Inputs, Output, Work};
+use crate::objects::{BY_CONTROLLER, ORPHANS, Owned, Owner, Pod, compile, controller_of, selects};
+
+pub struct Deployments {
+    deployments: Cache<Deployment>,
+    replica_sets: Cache<ReplicaSet>,
+    pods: Cache<Pod>,
+}
+
+impl Deployments {
+    pub fn new(caches: &Caches) -> Self {
+        Self { deployments: caches.get(), replica_sets: caches.get(), pods: caches.get() }
+    }
+}
+
+#[async_trait]
+impl Controller for Deployments {
+    fn name(&self) -> &'static str {
+        "deployment-controller"
+    }
+
+    fn inputs(&self, inputs: &mut Inputs) {
+        inputs.primary(&self.deployments);
+        let deployments = self.deployments.clone();
+        inputs.watch(&self.replica_sets, move |change, wake| wake_owners(&deployments, change, wake));
+        let replica_sets = self.replica_sets.clone();
+        inputs.watch(&self.pods, move |change, wake| wake_recreating(&replica_sets, change, wake));
+    }
+
+    fn outputs(&self) -> &'static [Output] {
+        const OUTPUTS: &[Output] =
+            &[Output::exclusive("apps", "replicasets"), Output::exclusive("apps", "deployments/status")];
+        OUTPUTS
+    }
+
+    async fn reconcile(&self, key: &ObjectKey, work: &Work) -> Result<Done, Error> {
+        let Some(deployment) = self.deployments.get(key) else { return Ok(Done::Settled) };
+        let regarding = ObjectReference::to(&*deployment);
+        let selector = deployment.spec.as_ref().map(|s| &s.selector);
+        if selector == Some(&LabelSelector::default()) {
+            let message = "This deployment is selecting all pods. A non-empty selector is required.";
+            work.recorder().warning(regarding, "SelectingAll", message);
+            return Ok(Done::Settled);
+        }
+        let owner = Owner::of(&*deployment);
+        let snapshot = self.replica_sets.snapshot();
+        let candidates = snapshot.indexed(BY_CONTROLLER, &owner.uid).chain(snapshot.indexed(ORPHANS, &key.namespace));
+        let claimed = claim::claim(&owner, &compile(selector), candidates);
+        claim::enforce::<ReplicaSet, Deployment>(work, &owner, key, &claimed).await?;
+
+        let plan = self.plan(&deployment, claimed.owned, work.now());
+        for step in plan.steps {
+            act(work, &deployment, key, &regarding, step).await?;
+        }
+        if let Some(patch) = plan.status {
+            work.patch_status::<Deployment>(key, &Patch::Merge(patch)).await?;
+        }
+        Ok(Done::after(plan.check_after))
+    }
+}
+
+impl Deployments {
+    fn plan(&self, deployment: &Deployment, replica_sets: Vec<Arc<ReplicaSet>>, now: Timestamp) -> plan::Plan {
+        let pods = self.pods.snapshot();
+        let running = |uid: &str| pods.indexed(BY_CONTROLLER, uid).any(|pod| !pod.is_terminal());
+        plan::plan(&plan::Input { deployment, replica_sets, running: &running, now })
+    }
+}
+
+async fn act(
+    work: &Work,
+    deployment: &Deployment,
+    key: &ObjectKey,
+    regarding: &ObjectReference,
+    step: Step,
+) -> Result<(), Error> {
+    match step {
+        Step::Create { name, object } => create(work, deployment, key, regarding, &name, &object).await,
+        Step::Patch { key, patch } => work.patch::<ReplicaSet>(&key, &Patch::Merge(patch)).await.map(drop),
+        Step::Delete { key, uid } => work.delete::<ReplicaSet>(&key, &uid, DeleteParams::default()).await,
+        Step::Event { reason, message } => {
+            work.recorder().normal(regarding.clone(), reason, message);
+            Ok(())
+        }
+    }
+}
+
+/// Creates the new replica set. If its name is taken by one of another template, the collision count is raised, which
+/// gives another name at the next try.
+async fn create(
+    work: &Work,
+    deployment: &Deployment,
+    key: &ObjectKey,
+    regarding: &ObjectReference,
+    name: &str,
+    object: &Value,
+) -> Result<(), Error> {
+    let error = match work.create::<ReplicaSet>(&key.namespace, object).await {
+        Ok(_) => return Ok(()),
+        Err(Error::Api(e)) => e,
+        Err(e) => return Err(e),
+    };
+    if error.is_already_exists() {
+        let taken = work.live::<ReplicaSet>().get(&ObjectKey::new(key.namespace.as_str(), name)).await?;
+        if is_ours(deployment, &taken) {
+            return Ok(());
+        }
+        let collisions = deployment.status.as_ref().and_then(|s| s.collision_count).unwrap_or_default() + 1;
+        let patch = json!({"status": {"collisionCount": collisions}});
+        work.patch_status::<Deployment>(key, &Patch::Merge(patch)).await?;
+    } else if !error.is_namespace_terminating() {
+        let message = format!("Failed to create new replica set {name:?}: {error}");
+        work.recorder().warning(regarding.clone(), status::CREATE_ERROR, message.clone());
+        if status::progress_deadline(deployment).is_some() {
+            let mut current = status::Status::of(deployment.status.as_ref());
+            current.set(status::condition(status::PROGRESSING, "False", status::CREATE_ERROR, message, work.now()));
+            let patch = json!({"status": {"conditions": current.conditions}});
+            work.patch_status::<Deployment>(key, &Patch::Merge(patch)).await?;
+        }
+    }
+    Err(error.into())
+}
+
+fn is_ours(deployment: &Deployment, taken: &ReplicaSet) -> bool {
+    let templates = (taken.spec.as_ref().and_then(|s| s.template.as_ref()), deployment.spec.as_ref());
+    let same = matches!(templates, (Some(a), Some(spec)) if template::equal(a, &spec.template));
+    same && taken.controller_uid() == deployment.metadata.uid.as_deref()
+}
+
+/// A replica set wakes its deployment; one without, all that might adopt it.
+fn wake_owners(deployments: &Cache<Deployment>, change: &Change<ReplicaSet>, wake: &dyn Fn(ObjectKey)) {
+    let namespace = &change.key.namespace;
+    let states = [&change.old, &change.new];
+    for owner in states.into_iter().flatten().filter_map(|set| controller_of(&set.metadata)) {
+        if owner.kind == Deployment::KIND {
+            wake(ObjectKey::new(namespace.as_str(), owner.name.as_str()));
+        }
+    }
+    if let Some(set) = change.new.as_ref().filter(|set| controller_of(&set.metadata).is_none()) {
+        for candidate in deployments.snapshot().namespace(namespace) {
+            if selects(&compile(candidate.spec.as_ref().map(|s| &s.selector)), &**set) {
+                wake(candidate.key());
+            }
+        }
+    }
+}
+
+/// The end of a pod wakes its deployment: one with strategy Recreate may be waiting for it.
+fn wake_recreating(replica_sets: &Cache<ReplicaSet>, change: &Change<Pod>, wake: &dyn Fn(ObjectKey)) {
+    let ended = change.new.as_ref().is_none_or(|pod| pod.is_terminal());
+    let Some(pod) = change.old.as_ref().filter(|_| ended) else { return };
+    let Some(owner) = pod.metadata.controller().filter(|o| o.kind == ReplicaSet::KIND) else { return };
+    let set: Option<Arc<ReplicaSet>> = replica_sets.get(&ObjectKey::new(change.key.namespace.as_str(), &*owner.name));
+    if let Some(deployment) = set.as_ref().and_then(|set| controller_of(&set.metadata)) {
+        wake(ObjectKey::new(change.key.namespace.as_str(), deployment.name.as_str()));
+    }
+}
