@@ -102,6 +102,17 @@ pub static ENDPOINTS: &[Endpoint] = &[
     },
 ];
 
+/// Every path below the three, for the list at `/`.
+pub fn paths() -> Vec<String> {
+    let mut paths = Vec::new();
+    for (name, set) in [("healthz", HEALTHZ), ("livez", LIVE), ("readyz", READY)] {
+        paths.push(format!("/{name}"));
+        paths
+            .extend(CHECKS.iter().filter(|(_, _, sets)| sets & set != 0).map(|(check, ..)| format!("/{name}/{check}")));
+    }
+    paths
+}
+
 fn answer(server: Arc<Server>, call: Call, name: &'static str, set: u8) -> Answer {
     Box::pin(async move {
         let below =

@@ -13,7 +13,7 @@ use crate::body::Body;
 use crate::request::{Call, Query, RequestInfo, URI_BYTES_MAX};
 use crate::server::Server;
 use crate::user::{Peer, User};
-use crate::{endpoint, special, status};
+use crate::{discovery, endpoint, special, status};
 
 /// Answers one request; never fails: every error is a `Status`.
 pub async fn serve(server: Arc<Server>, request: Request<Body>, peer: Peer) -> Response<Body> {
@@ -55,7 +55,7 @@ fn impersonate(server: &Server, user: User, info: &RequestInfo, parts: &mut Part
 
 async fn dispatch(server: Arc<Server>, call: Call, body: Body) -> Result<Response<Body>, Status> {
     if !call.info.resource_request {
-        let row = endpoint::find(&call.info.path).ok_or_else(Status::no_such_path)?;
+        let Some(row) = endpoint::find(&call.info.path) else { return Ok(discovery::not_found()) };
         return (row.handler)(server, call, body).await;
     }
     if let Some(row) = special::find(&call.info) {

@@ -3,6 +3,7 @@
 
 use crate::endpoint::Handler;
 use crate::request::RequestInfo;
+use crate::{review, token_request};
 
 pub struct Special {
     pub group: &'static str,
@@ -13,7 +14,7 @@ pub struct Special {
 }
 
 /// All rows; the handler sees every verb of its (sub)resource and answers 405 for those it lacks.
-pub static SPECIAL: &[&[Special]] = &[];
+pub static SPECIAL: &[&[Special]] = &[review::SPECIAL, token_request::SPECIAL];
 
 /// The row for a request, if it is not a generic one.
 pub fn find(info: &RequestInfo) -> Option<&'static Special> {

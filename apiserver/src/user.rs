@@ -36,6 +36,21 @@ impl User {
         Self { name: ANONYMOUS.to_owned(), groups: vec![GROUP_UNAUTHENTICATED.to_owned()], ..Self::default() }
     }
 
+    /// As an `authentication.k8s.io/v1` UserInfo.
+    pub fn to_value(&self) -> serde_json::Value {
+        let mut value = serde_json::json!({"username": self.name});
+        if !self.uid.is_empty() {
+            value["uid"] = self.uid.as_str().into();
+        }
+        if !self.groups.is_empty() {
+            value["groups"] = self.groups.clone().into();
+        }
+        if !self.extra.is_empty() {
+            value["extra"] = serde_json::json!(self.extra);
+        }
+        value
+    }
+
     pub fn in_group(&self, group: &str) -> bool {
         self.groups.iter().any(|g| g == group)
     }

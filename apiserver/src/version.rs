@@ -6,6 +6,7 @@ use http::{HeaderValue, Response, header};
 use serde_json::{Value, json};
 
 use crate::body;
+use crate::discovery::only_reads;
 use crate::endpoint::{Answer, Endpoint, Match};
 use crate::request::Call;
 use crate::server::Server;
@@ -34,8 +35,9 @@ pub fn info() -> Value {
     })
 }
 
-fn answer(_: Arc<Server>, _: Call, _: body::Body) -> Answer {
-    Box::pin(async {
+fn answer(_: Arc<Server>, call: Call, _: body::Body) -> Answer {
+    Box::pin(async move {
+        only_reads(&call.parts.method)?;
         let text = serde_json::to_vec_pretty(&info()).unwrap_or_default();
         let mut response = Response::new(body::full(text));
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
