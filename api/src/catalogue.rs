@@ -3,6 +3,7 @@
 //!
 //! A [`Catalogue`] never changes: adding rows makes a new one. Rows are in discovery order (group, version, name).
 
+mod custom;
 mod rows;
 
 use std::collections::HashMap;
@@ -10,6 +11,8 @@ use std::sync::{Arc, LazyLock};
 
 use crate::meta::{GroupVersionKind, api_version};
 use crate::schema::{Schema, Schemas};
+
+pub use custom::custom_rows;
 
 /// Whether objects of a resource live in namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

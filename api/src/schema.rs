@@ -6,7 +6,11 @@
 //! read-only data, costs nothing to open and is paged in as it is used.
 
 mod arena;
+mod compile;
 pub mod encode;
+mod formats;
+mod rules;
+mod validate;
 
 use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
@@ -14,17 +18,28 @@ use std::sync::{Arc, LazyLock};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+pub use compile::Error;
 pub use encode::{ListType, Shape, Zero};
+pub use validate::validate;
+
+use rules::Rules;
 
 /// A set of schemas: an arena of nodes and an index of named types.
 #[derive(Debug)]
 pub struct Schemas {
     words: Cow<'static, [u8]>,
     text: Cow<'static, str>,
-    /// Defaults of nodes.
-    defaults: Vec<Value>,
+    /// What few nodes have beside their record.
+    extras: Vec<Extra>,
     /// Compiled from a CustomResourceDefinition: values are what was sent, not what Go types make of it.
     structural: bool,
+}
+
+/// A node's default, and what a custom resource's schema demands beyond shapes.
+#[derive(Debug, Default)]
+struct Extra {
+    default: Option<Value>,
+    rules: Option<Box<Rules>>,
 }
 
 /// A handle to one node. Nodes are per use: a field that refers to a named type has a node of its own, which shares
@@ -47,11 +62,12 @@ impl Schemas {
     /// The schemas of every built-in type.
     pub fn builtin() -> &'static Arc<Schemas> {
         static BUILTIN: LazyLock<Arc<Schemas>> = LazyLock::new(|| {
+            let defaults: Vec<Value> = serde_json::from_str(include_str!(concat!(env!("OUT_DIR"), "/defaults.json")))
+                .expect("the build script wrote a list of JSON values");
             Arc::new(Schemas {
                 words: Cow::Borrowed(include_bytes!(concat!(env!("OUT_DIR"), "/schemas.bin"))),
                 text: Cow::Borrowed(include_str!(concat!(env!("OUT_DIR"), "/schemas.txt"))),
-                defaults: serde_json::from_str(include_str!(concat!(env!("OUT_DIR"), "/defaults.json")))
-                    .expect("the build script wrote a list of JSON values"),
+                extras: defaults.into_iter().map(|d| Extra { default: Some(d), rules: None }).collect(),
                 structural: false,
             })
         });
@@ -73,7 +89,10 @@ impl Schemas {
         let mut digest = Sha256::new();
         digest.update(&self.words);
         digest.update(self.text.as_bytes());
-        digest.update(Value::from(self.defaults.clone()).to_string());
+        for extra in &self.extras {
+            let stated = extra.rules.as_ref().map(|r| &r.stated);
+            digest.update(format!("{:?} {stated:?}", extra.default));
+        }
         digest.finalize().into()
     }
 
@@ -164,7 +183,17 @@ impl<'a> Schema<'a> {
         Zero::from_bits(self.flags())
     }
     pub fn default(self) -> Option<&'a Value> {
-        self.extra().and_then(|i| self.schemas.defaults.get(i))
+        self.extra()?.default.as_ref()
+    }
+    fn extra(self) -> Option<&'a Extra> {
+        self.extra_index().and_then(|i| self.schemas.extras.get(i))
+    }
+    fn rules(self) -> Option<&'a Rules> {
+        self.extra()?.rules.as_deref()
+    }
+    /// Keywords of a custom resource's schema that say what values it admits beyond their shape, as they were written.
+    pub fn stated_rules(self) -> impl Iterator<Item = (&'a String, &'a Value)> {
+        self.rules().into_iter().flat_map(|r| &r.stated)
     }
     /// The type this node is or refers to, such as `io.k8s.api.core.v1.Pod`.
     pub fn type_name(self) -> Option<&'a str> {
@@ -197,5 +226,7 @@ impl std::fmt::Debug for Schema<'_> {
     }
 }
 
+#[cfg(test)]
+mod custom_tests;
 #[cfg(test)]
 mod tests;

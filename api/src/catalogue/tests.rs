@@ -1,5 +1,7 @@
 //! The built-in rows against facts of discovery.
 
+use serde_json::json;
+
 use super::*;
 
 #[test]
@@ -51,4 +53,27 @@ fn versions_sort_as_upstream_sorts_them() {
     versions.sort_by(|a, b| compare_versions(a, b));
     let want = ["v10", "v2", "v1", "v11beta2", "v10beta3", "v3beta1", "v12alpha1", "v1alpha2", "foo1", "foo10"];
     assert_eq!(versions, want);
+}
+
+#[test]
+fn a_definition_makes_rows_of_its_served_versions() {
+    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object"}}}});
+    let definition = json!({"spec": {"group": "example.com", "scope": "Namespaced",
+        "names": {"plural": "things", "kind": "Thing", "shortNames": ["th"]},
+        "versions": [
+            {"name": "v1", "served": true, "storage": true, "schema": schema, "subresources": {"status": {}, "scale": {}},
+             "additionalPrinterColumns": [{"name": "F", "type": "string", "jsonPath": ".spec.f"}]},
+            {"name": "v1beta1", "served": true, "storage": false, "schema": schema},
+            {"name": "v1alpha1", "served": false, "storage": false, "schema": schema}]}});
+    let rows = custom_rows(&definition).unwrap();
+    let catalogue = Catalogue::builtin().with(rows);
+    assert_eq!(catalogue.group("example.com").unwrap().versions, ["v1", "v1beta1"]);
+    let row = catalogue.find("example.com", "v1", "things").unwrap();
+    assert_eq!((row.list_kind.as_str(), row.singular.as_str()), ("ThingList", "thing"));
+    assert_eq!((row.storage_prefix(), row.storage_version.as_str()), ("/registry/example.com/things", "v1"));
+    let subresources: Vec<&str> = row.subresources.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(subresources, ["status", "scale"]);
+    assert_eq!(row.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["Name", "F"]);
+    let beta = catalogue.by_kind("example.com", "v1beta1", "Thing").unwrap();
+    assert_eq!(beta.columns[1].name, "Age");
 }

@@ -17,7 +17,7 @@ pub fn apply_defaults(schema: Schema<'_>, object: &mut Value) {
                     map.insert(name.to_owned(), default.clone());
                 }
             }
-            map.retain(|name, value| !(value.is_null() && schema.field(name).is_some_and(drops_null)));
+            map.retain(|name, value| !(value.is_null() && schema.member(name).is_some_and(drops_null)));
             for (name, value) in map.iter_mut() {
                 if let Some(member) = schema.member(name) {
                     apply_defaults(member, value);
@@ -37,7 +37,7 @@ pub fn apply_defaults(schema: Schema<'_>, object: &mut Value) {
     }
 }
 
-/// Nulls are dropped only where a default stands ready (`PruneNonNullableDefaults…`); others are for validation.
+/// Nulls that a schema knows and does not admit are dropped (`PruneNonNullableNullsWithoutDefaults`).
 fn drops_null(field: Schema<'_>) -> bool {
-    field.default().is_some() && !field.nullable()
+    field.is_structural() && !field.nullable() && !field.preserves_unknown()
 }

@@ -53,6 +53,9 @@ fn prune_value(schema: Schema<'_>, value: &mut Value, path: &Path<'_>, problems:
         }
         Value::Object(map) => {
             let is_resource = matches!(path, Path::Root) || schema.is_embedded_resource();
+            if schema.is_embedded_resource() {
+                settle_embedded(map, path, problems);
+            }
             map.retain(|key, value| {
                 let here = Path::Key(path, key);
                 if is_resource && matches!(key.as_str(), "apiVersion" | "kind" | "metadata") {
@@ -70,6 +73,18 @@ fn prune_value(schema: Schema<'_>, value: &mut Value, path: &Path<'_>, problems:
             });
         }
         _ => {}
+    }
+}
+
+/// Metadata of an embedded resource takes its built-in type; what can't is left for validation.
+fn settle_embedded(map: &mut serde_json::Map<String, Value>, path: &Path<'_>, problems: &mut Problems) {
+    let mut object = Value::Object(std::mem::take(map));
+    let settled = settle_metadata(&mut object, problems, &format!("{path}.metadata"));
+    if settled.is_err() {
+        problems.push(|| format!("unknown field \"{path}.metadata\""));
+    }
+    if let Value::Object(object) = object {
+        *map = object;
     }
 }
 

@@ -220,6 +220,10 @@ fn extensions(schema: Schema<'_>, out: &mut Map<String, Value>) {
         set("patch-merge-key", key.into());
     }
     if schema.is_structural() {
+        for (keyword, value) in schema.stated_rules() {
+            out.insert(keyword.clone(), value.clone());
+        }
+        let mut set = |name: &str, value: Value| out.insert(format!("x-kubernetes-{name}"), value);
         if schema.preserves_unknown() {
             set("preserve-unknown-fields", true.into());
         }

@@ -144,3 +144,23 @@ fn the_index_changes_with_the_rows() {
     assert_eq!(v3_hash(&catalogue, "batch", "v1"), v3_hash(&more, "batch", "v1"));
     assert_ne!(v2_hash(&catalogue), v2_hash(&more));
 }
+
+#[test]
+fn custom_resources_are_published() {
+    let definition = json!({"spec": {"group": "g.example.com", "scope": "Namespaced",
+        "names": {"plural": "things", "kind": "Thing"},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object",
+            "properties": {"spec": {"type": "object", "properties": {
+                "a": {"type": "string", "description": "the a", "pattern": "^x"}}}}}}}]}});
+    let catalogue = Catalogue::builtin().with(crate::catalogue::custom_rows(&definition).unwrap());
+    let document: Value = serde_json::from_slice(&v3_json(&catalogue, "g.example.com", "v1").unwrap()).unwrap();
+    let thing = &document["components"]["schemas"]["com.example.g.v1.Thing"];
+    let spec = json!({"type": "object", "properties": {
+        "a": {"type": "string", "description": "the a", "pattern": "^x"}}});
+    assert_eq!(thing["properties"]["spec"], spec);
+    let kinds = json!([{ "group": "g.example.com", "kind": "Thing", "version": "v1" }]);
+    assert_eq!(thing["x-kubernetes-group-version-kind"], kinds);
+    assert_eq!(document["paths"].as_object().unwrap().len(), 3);
+    let patch = &document["paths"]["/apis/g.example.com/v1/namespaces/{namespace}/things/{name}"]["patch"];
+    assert!(patch["requestBody"]["content"].get("application/strategic-merge-patch+json").is_none());
+}

@@ -117,7 +117,7 @@ impl<'a> Schema<'a> {
     pub(super) fn format_text(self) -> &'a str {
         self.schemas.text(self.word(AT_FORMAT))
     }
-    pub(super) fn extra(self) -> Option<usize> {
+    pub(super) fn extra_index(self) -> Option<usize> {
         self.word(AT_EXTRA).checked_sub(1).map(|e| e as usize)
     }
 }

@@ -179,6 +179,17 @@ impl Writer {
         self.set(id, node);
         id
     }
+    /// A node set before.
+    pub fn node(&self, id: u32) -> Option<&Node> {
+        self.nodes.get(id as usize)?.as_ref()
+    }
+    pub fn node_mut(&mut self, id: u32) -> Option<&mut Node> {
+        self.nodes.get_mut(id as usize)?.as_mut()
+    }
+    /// The id of a field of a node set before.
+    pub fn field(&self, id: u32, name: &str) -> Option<u32> {
+        self.node(id)?.fields.iter().find(|(n, _)| n == name).map(|(_, id)| *id)
+    }
     pub fn add_type(&mut self, name: &str, id: u32) {
         self.types.push((name.to_owned(), id));
     }
