@@ -74,7 +74,8 @@ impl Writer {
             batch_writes_max: options.batch_writes_max.max(1),
             swept,
             dead: None,
-            shrinking: false,
+            // A stop may have come between deleting and shrinking.
+            shrinking: true,
             stopped: None,
             _lock: lock,
         }
