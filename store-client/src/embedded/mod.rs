@@ -7,15 +7,17 @@
 //! recent events (`tail`), whose bytes the API server's cache shares.
 //!
 //! Why SQLite: the API server's cache holds every object, so the engine's work is a log with group commit, recovery
-//! and compaction. With the index in memory SQLite (WAL, synchronous FULL) is within a fifth of the fastest engine
-//! that we measured at 64 writers, needs one flush per commit, opens after a crash in milliseconds, gives space back
-//! in small steps, and is by far the most proven. A log of our own writes less and is faster, but its recovery,
-//! compaction and corruption handling would be ours to prove; the store is the last place to be original.
+//! and compaction. With the index in memory SQLite (WAL, synchronous FULL) was the fastest of the four engines that we
+//! measured in that layout at 64 writers, needs one flush per commit, recovers in milliseconds, gives space back in
+//! small steps, and is by far the most proven. A log of our own writes less and was half as fast again, but its
+//! recovery, compaction and corruption handling would be ours to prove; the store is the last place to be original.
 //!
 //! Invariants:
 //! * Revisions above `compacted` are contiguous on disk: a gap is corruption and is reported as such.
 //! * The index never names a row that a reader's snapshot lacks: versions are published after their commit, and
 //!   forgotten before their rows are deleted; a reader takes its snapshot under the index lock.
+//! * Space: a full disk refuses writes with [`Error::Full`], reads and reopening go on, and writes succeed again once
+//!   there is room. Nobody has to help.
 //! * A failed flush stops the writer for good (the kernel may have dropped the pages); anything else, a full disk
 //!   above all, fails the writes at hand and the next ones are tried afresh.
 
