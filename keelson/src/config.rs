@@ -47,6 +47,17 @@ impl Settings {
     pub fn runs(&self, component: Component) -> bool {
         self.components.contains(&component)
     }
+
+    /// The embedded store admits one server, so nobody competes with its controllers, and no lease is written.
+    pub fn elects_leaders(&self) -> bool {
+        !self.runs(Component::Apiserver) || matches!(self.store, Store::Etcd { .. })
+    }
+
+    /// This process among those that compete for a lease.
+    pub fn identity(&self) -> String {
+        let host = self.node_name.clone().unwrap_or_else(|| "keelson".to_owned());
+        format!("{host}_{}", std::process::id())
+    }
 }
 
 /// Reads the configuration file that applies and merges it under the given arguments.
@@ -103,9 +114,9 @@ fn merge(over: Server, under: Server) -> Server {
 fn resolve(given: Server) -> Result<Settings> {
     let data_dir = given.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
     let data_dir = std::path::absolute(&data_dir).with_context(|| format!("data directory {}", data_dir.display()))?;
-    let mut components = given.components.unwrap_or_else(|| {
-        vec![Component::Apiserver, Component::Controllers, Component::Scheduler, Component::Agent]
-    });
+    let mut components = given
+        .components
+        .unwrap_or_else(|| vec![Component::Apiserver, Component::Controllers, Component::Scheduler, Component::Agent]);
     if given.no_agent {
         components.retain(|c| *c != Component::Agent);
     }

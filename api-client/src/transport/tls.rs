@@ -27,7 +27,8 @@ pub enum Pem {
 }
 
 impl Pem {
-    pub(crate) fn read(&self) -> Result<Vec<u8>, Error> {
+    /// The text, wherever it is.
+    pub fn read(&self) -> Result<Vec<u8>, Error> {
         match self {
             Self::Inline(bytes) => Ok(bytes.clone()),
             Self::File(path) => std::fs::read(path)

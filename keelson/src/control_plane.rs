@@ -1,0 +1,125 @@
+//! The API server of this process: store, keys, port, and the transport that other parts of the process use.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use api_client::Transport;
+use api_client::transport::InProcess;
+use apiserver::serve::Listener;
+use apiserver::user::Peer;
+use apiserver::{ApiServer, User, pki};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use store_client::Store;
+use store_client::embedded::{self, Embedded};
+use store_client::etcd::{self, Etcd};
+use store_client::memory::Memory;
+
+use crate::config::{self, Settings};
+use crate::server::Parts;
+use crate::state;
+
+/// A started API server with its port bound but not yet served.
+pub struct ControlPlane {
+    pub api: ApiServer,
+    pub identity: Arc<pki::Cluster>,
+    /// PEM.
+    pub root_ca: String,
+    pub address: SocketAddr,
+    listener: Listener,
+}
+
+pub async fn start(settings: &Settings) -> Result<ControlPlane> {
+    let mut options = apiserver::Options {
+        bind: settings.bind,
+        data_dir: settings.data_dir.clone(),
+        service_cidr: settings.service_cidr.clone(),
+        advertise_address: settings.node_ip,
+        ..apiserver::Options::default()
+    };
+    let identity =
+        options.load_identity().with_context(|| format!("keys in {}", settings.data_dir.join("pki").display()))?;
+    // The port first: when it is taken, nothing else has happened yet.
+    let listener = Listener::bind(settings.bind, &identity).await.context("API server")?;
+    let address = listener.address();
+    options.bind = address;
+    let store = open_store(settings).await?;
+    let api = ApiServer::start(options, store).await.context("API server")?;
+    write_kubeconfigs(settings, address, &identity)?;
+    let root_ca = identity.authority.certificate_pem().to_owned();
+    Ok(ControlPlane { api, identity, root_ca, address, listener })
+}
+
+impl ControlPlane {
+    pub fn serve(self, parts: &mut Parts) {
+        let stop = parts.stop.clone();
+        parts.spawn("API server", async move {
+            let watches = {
+                let (api, stop) = (self.api.clone(), stop.clone());
+                async move {
+                    stop.cancelled().await;
+                    api.stop().await;
+                }
+            };
+            tokio::join!(self.listener.run(self.api, stop), watches);
+            Ok(())
+        });
+    }
+}
+
+async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>> {
+    match &settings.store {
+        config::Store::Memory => Ok(Arc::new(Memory::new())),
+        config::Store::Embedded => {
+            let directory = settings.data_dir.join("store");
+            // Replaying a large store is file work; nothing else runs yet, so it may block this thread.
+            let store = Embedded::open(&directory, embedded::Options::default())
+                .with_context(|| format!("open the store in {}", directory.display()))?;
+            Ok(Arc::new(store))
+        }
+        config::Store::Etcd { endpoints, ca, certificate, key } => {
+            let read = |path: &Path| std::fs::read(path).with_context(|| format!("read {}", path.display()));
+            let tls = match ca {
+                None => None,
+                Some(ca) => {
+                    let identity = match (certificate, key) {
+                        (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
+                        _ => None,
+                    };
+                    Some(etcd::Tls { ca: read(ca)?, identity })
+                }
+            };
+            let options = etcd::Options { tls, ..etcd::Options::new(endpoints.clone()) };
+            let store =
+                Etcd::connect(options).await.with_context(|| format!("connect to etcd at {}", endpoints.join(", ")))?;
+            Ok(Arc::new(store))
+        }
+    }
+}
+
+fn write_kubeconfigs(settings: &Settings, address: SocketAddr, identity: &pki::Cluster) -> Result<()> {
+    let host = if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    let url = format!("https://{host}:{}", address.port());
+    let own = state::kubeconfig(&settings.data_dir);
+    for path in [&own, &settings.write_kubeconfig] {
+        apiserver::kubeconfig::admin(path, &url, identity)
+            .with_context(|| format!("write kubeconfig {}", path.display()))?;
+        if own == settings.write_kubeconfig {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Requests of a part of this process, as `user`.
+pub fn transport(api: ApiServer, user: User) -> Arc<dyn Transport> {
+    let call = move |request: http::Request<Bytes>| -> futures_util::future::BoxFuture<'static, _> {
+        let (api, peer) = (api.clone(), Peer::Component(user.clone()));
+        let request = request.map(|bytes| Full::new(bytes).map_err(|never| match never {}).boxed_unsync());
+        Box::pin(async move { api.call(request, peer).await })
+    };
+    Arc::new(InProcess::new(Arc::new(call)))
+}

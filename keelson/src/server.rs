@@ -1,0 +1,162 @@
+//! `keelson server`: starts the parts asked for, tells who asks that it is ready, and drains.
+//!
+//! Parts meet only through clients of the API server. A part that ends by itself ends the process: a supervisor
+//! starts it again, and pods do not notice.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, bail};
+use api_client::transport::Pem;
+use api_client::{Client, Transport, kubeconfig, transport};
+use apiserver::{ApiServer, User};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::args::Component;
+use crate::config::Settings;
+use crate::control_plane::{self, ControlPlane};
+use crate::{node, notify, shutdown};
+
+pub async fn run(settings: Settings) -> Result<()> {
+    let asked = shutdown::on_signal()?;
+    let mut parts = Parts { tasks: JoinSet::new(), stop: CancellationToken::new() };
+    let control_plane = match settings.runs(Component::Apiserver) {
+        true => Some(control_plane::start(&settings).await?),
+        false => None,
+    };
+    let clients = match &control_plane {
+        Some(control_plane) => Clients::InProcess(control_plane.api.clone()),
+        None => Clients::remote(&settings)?,
+    };
+    start_components(&settings, &clients, control_plane.as_ref(), &mut parts)?;
+    let address = control_plane.as_ref().map(|c| c.address);
+    if let Some(control_plane) = control_plane {
+        control_plane.serve(&mut parts);
+    }
+    announce(&settings, address);
+
+    let ended = tokio::select! {
+        () = asked.cancelled() => Ok(()),
+        ended = parts.first_end() => ended,
+    };
+    notify::stopping();
+    parts.drain().await;
+    ended
+}
+
+fn announce(settings: &Settings, address: Option<SocketAddr>) {
+    let parts: Vec<String> = settings.components.iter().map(|c| format!("{c:?}").to_lowercase()).collect();
+    match address {
+        Some(address) => info!(%address, parts = parts.join(","), "keelson is running"),
+        None => info!(parts = parts.join(","), "keelson is running"),
+    }
+    notify::ready();
+}
+
+fn start_components(
+    settings: &Settings,
+    clients: &Clients,
+    control_plane: Option<&ControlPlane>,
+    parts: &mut Parts,
+) -> Result<()> {
+    if settings.runs(Component::Controllers) {
+        // One identity for all controllers: they are one process and read nearly everything.
+        let client = clients.client("system:kube-controller-manager", &["system:masters"], "controller-manager");
+        let options = reconciler::Options {
+            leader_identity: settings.elects_leaders().then(|| settings.identity()),
+            cluster_cidrs: vec![settings.pod_cidr.clone()],
+            root_ca: control_plane.map(|c| c.root_ca.clone()).or_else(|| clients.root_ca()),
+            ..reconciler::Options::default()
+        };
+        let stop = parts.stop.clone();
+        parts.spawn("controllers", async move { Ok(reconciler::run(client, options, stop).await?) });
+    }
+    if settings.runs(Component::Scheduler) {
+        let client = clients.client("system:kube-scheduler", &[], "scheduler");
+        let stop = parts.stop.clone();
+        let options = scheduler::Options::default();
+        parts.spawn("scheduler", async move { Ok(scheduler::run(client, options, stop).await?) });
+    }
+    if settings.runs(Component::Agent) {
+        node::start(settings, clients, parts)?;
+    }
+    Ok(())
+}
+
+/// The running parts. Each has a name, ends by `stop`, and is waited for.
+pub struct Parts {
+    tasks: JoinSet<(&'static str, Result<()>)>,
+    pub stop: CancellationToken,
+}
+
+impl Parts {
+    pub fn spawn(&mut self, name: &'static str, part: impl Future<Output = Result<()>> + Send + 'static) {
+        self.tasks.spawn(async move { (name, part.await) });
+    }
+
+    /// Returns when a part ends though nobody asked it to: that is always a failure.
+    async fn first_end(&mut self) -> Result<()> {
+        match self.tasks.join_next().await {
+            None => std::future::pending().await,
+            Some(Ok((name, Ok(())))) => Err(anyhow!("{name} ended unexpectedly")),
+            Some(Ok((name, Err(error)))) => Err(error.context(format!("{name} failed"))),
+            Some(Err(error)) => Err(anyhow!(error).context("a part panicked")),
+        }
+    }
+
+    /// Asks every part to end and waits for all, up to the drain limit.
+    async fn drain(mut self) {
+        self.stop.cancel();
+        let all = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                match ended {
+                    Ok((_, Ok(()))) => {}
+                    Ok((name, Err(problem))) => error!(part = name, "while stopping: {problem:#}"),
+                    Err(problem) => error!("while stopping: {problem}"),
+                }
+            }
+        };
+        if tokio::time::timeout(shutdown::DRAIN_LIMIT, all).await.is_err() {
+            error!("some parts did not stop in {:?}; leaving them", shutdown::DRAIN_LIMIT);
+        }
+    }
+}
+
+/// How parts reach the API server.
+pub enum Clients {
+    /// As any user: the wiring says who a part is.
+    InProcess(ApiServer),
+    /// As the user of one kubeconfig.
+    Remote { transport: Arc<dyn Transport>, root_ca: Option<String> },
+}
+
+impl Clients {
+    fn remote(settings: &Settings) -> Result<Self> {
+        let Some(path) = &settings.kubeconfig else { bail!("--kubeconfig is needed without an API server here") };
+        let config = kubeconfig::load(path).with_context(|| format!("kubeconfig {}", path.display()))?;
+        let root_ca = config.tls.authority.as_ref().map(Pem::read).transpose()?;
+        let root_ca = root_ca.map(|pem| String::from_utf8_lossy(&pem).into_owned());
+        let transport = transport::Remote::new(&config).context("set up the connection to the API server")?;
+        Ok(Self::Remote { transport, root_ca })
+    }
+
+    /// A client for the part `name`, acting as `user` where the identity is ours to give.
+    pub fn client(&self, user: &str, groups: &[&str], name: &str) -> Client {
+        let agent = format!("keelson-{name}/{}", env!("CARGO_PKG_VERSION"));
+        let transport: Arc<dyn Transport> = match self {
+            Self::InProcess(api) => control_plane::transport(api.clone(), User::new(user, groups)),
+            Self::Remote { transport, .. } => Arc::clone(transport),
+        };
+        Client::new(transport, &agent)
+    }
+
+    fn root_ca(&self) -> Option<String> {
+        match self {
+            Self::InProcess(_) => None,
+            Self::Remote { root_ca, .. } => root_ca.clone(),
+        }
+    }
+}
