@@ -12,7 +12,10 @@ pub mod authz;
 pub mod body;
 pub mod bootstrap;
 pub mod cache;
+mod convert;
+mod deletion_rules;
 pub mod discovery;
+pub mod encode;
 pub mod endpoint;
 pub mod health;
 pub mod kubeconfig;
@@ -29,6 +32,7 @@ pub mod special;
 pub mod status;
 mod token_request;
 pub mod user;
+pub mod verbs;
 pub mod version;
 
 pub use body::Body;
@@ -36,3 +40,6 @@ pub use options::Options;
 pub use request::{Call, RequestInfo};
 pub use server::{ApiServer, Error, Server};
 pub use user::{Peer, User};
+
+#[cfg(test)]
+mod tests;

@@ -10,30 +10,35 @@ use api::status::Status;
 use crate::authn::impersonation;
 use crate::authz::Attributes;
 use crate::body::Body;
+use crate::encode::Form;
 use crate::request::{Call, Query, RequestInfo, URI_BYTES_MAX};
 use crate::server::Server;
 use crate::user::{Peer, User};
-use crate::{discovery, endpoint, special, status};
+use crate::{discovery, endpoint, special, status, verbs};
 
 /// Answers one request; never fails: every error is a `Status`.
 pub async fn serve(server: Arc<Server>, request: Request<Body>, peer: Peer) -> Response<Body> {
-    match run(server, request, peer).await {
+    let (parts, body) = request.into_parts();
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let form = Form::plain(&parts.headers, &query);
+    match run(server, parts, query, body, peer).await {
         Ok(response) => response,
-        Err(failure) => status::response(&failure),
+        Err(failure) => status::response(&failure, &form),
     }
 }
 
-async fn run(server: Arc<Server>, request: Request<Body>, peer: Peer) -> Result<Response<Body>, Status> {
-    let (mut parts, body) = request.into_parts();
+async fn run(
+    server: Arc<Server>,
+    mut parts: Parts,
+    query: Query,
+    body: Body,
+    peer: Peer,
+) -> Result<Response<Body>, Status> {
     let uri_bytes = parts.uri.path_and_query().map_or(0, |p| p.as_str().len());
     if uri_bytes > URI_BYTES_MAX {
-        return Err(Status::new(
-            414,
-            "",
-            format!("request path and query are {uri_bytes} bytes, the limit is {URI_BYTES_MAX}"),
-        ));
+        let message = format!("request path and query are {uri_bytes} bytes, the limit is {URI_BYTES_MAX}");
+        return Err(Status::new(414, "", message));
     }
-    let query = Query::parse(parts.uri.query().unwrap_or_default());
     let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query)?;
     let user = server.authenticator.authenticate(&server, &parts, &peer).await?.user;
     parts.headers.remove(header::AUTHORIZATION);
@@ -61,5 +66,5 @@ async fn dispatch(server: Arc<Server>, call: Call, body: Body) -> Result<Respons
     if let Some(row) = special::find(&call.info) {
         return (row.handler)(server, call, body).await;
     }
-    Err(Status::no_such_path())
+    verbs::serve(server, call, body).await
 }

@@ -2,20 +2,29 @@
 
 use http::{HeaderValue, Response, StatusCode, header};
 
+use serde_json::Value;
+
 use api::status::{Cause, Details, Status};
 
-use crate::body::{self, Body};
+use crate::body::Body;
+use crate::encode::{self, Form, Media, Shape};
 
-/// The JSON answer for a failure.
-pub fn response(status: &Status) -> Response<Body> {
-    let mut response = Response::new(body::full(status.to_json().to_string() + "\n"));
-    *response.status_mut() = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+/// The answer for a failure, in the accepted media type.
+pub fn response(status: &Status, form: &Form) -> Response<Body> {
+    response_of(status, &status.to_json(), form)
+}
+
+/// The answer for a failure whose wire form was amended.
+pub fn response_of(status: &Status, value: &Value, form: &Form) -> Response<Body> {
+    let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let plain = Form { shape: Shape::Object, gzip: false, ..form.clone() };
+    let mut response = encode::plain(code, value, &plain).unwrap_or_else(|_| {
+        let bytes = encode::json_bytes(value, false);
+        encode::response(code, Media::Json, bytes, &plain)
+    });
     let retry = status.details.as_ref().map_or(0, |d| d.retry_after_seconds);
     if retry > 0 {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(retry));
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry));
     }
     response
 }

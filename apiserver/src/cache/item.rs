@@ -139,14 +139,17 @@ impl Item {
     pub fn json(&self) -> Bytes {
         self.frame.slice(self.object as usize..self.frame.len() - FRAME_TAIL.len())
     }
+    /// The whole object, borrowed.
+    pub fn json_slice(&self) -> &[u8] {
+        &self.frame[self.object as usize..self.frame.len() - FRAME_TAIL.len()]
+    }
     /// The object from `"metadata"` to its closing brace: with `{` before it, an item of a list of one kind.
     pub fn untyped(&self) -> &[u8] {
         &self.frame[self.metadata as usize..self.frame.len() - FRAME_TAIL.len()]
     }
     /// Decodes the object. Reads of JSON never need it; writes, tables and other versions do.
     pub fn value(&self) -> Value {
-        let json = &self.frame[self.object as usize..self.frame.len() - FRAME_TAIL.len()];
-        serde_json::from_slice(json).expect("an item's bytes were decoded when it was made")
+        serde_json::from_slice(self.json_slice()).expect("an item's bytes were decoded when it was made")
     }
     pub fn label(&self, key: &str) -> Option<&str> {
         self.labels.iter().find(|(k, _)| **k == *key).map(|(_, v)| &**v)

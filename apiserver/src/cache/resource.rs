@@ -174,6 +174,11 @@ impl ResourceCache {
 
     /// Takes over what a range read at start found. Makes no events.
     pub(super) fn load<'a>(&self, records: impl Iterator<Item = (&'a str, &'a [u8], u64)>, revision: u64) {
+        self.snapshot.store(Arc::new(self.read(records, revision)));
+    }
+
+    /// A snapshot of stored records: key below the prefix, value, revision.
+    pub fn read<'a>(&self, records: impl Iterator<Item = (&'a str, &'a [u8], u64)>, revision: u64) -> Snapshot {
         let mut snapshot = Snapshot { revision, ..Snapshot::default() };
         for (key, value, mod_revision) in records {
             match Item::new(value, mod_revision, EventKind::Added, self.extract.as_ref()) {
@@ -181,7 +186,7 @@ impl ResourceCache {
                 Err(error) => tracing::error!(key, %error, "the store holds an object that cannot be read; ignored"),
             }
         }
-        self.snapshot.store(Arc::new(snapshot));
+        snapshot
     }
 
     /// Applies changes of one batch in order: the value written, or `None` for a deletion.

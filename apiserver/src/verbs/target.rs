@@ -1,0 +1,148 @@
+//! What a request on a resource is about: its row, its cache, its form, and where its object lies.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use api::catalogue::{Resource, Subresource};
+use api::status::Status;
+use api::strategy::{self, Context, Strategy, Verb};
+
+use crate::cache::ResourceCache;
+use crate::convert;
+use crate::encode::Form;
+use crate::request::Call;
+use crate::server::Server;
+
+pub struct Target {
+    pub server: Arc<Server>,
+    pub call: Call,
+    /// The row in the version asked for.
+    pub resource: Arc<Resource>,
+    /// The row in the version objects are stored in.
+    pub storage: Arc<Resource>,
+    pub strategy: &'static dyn Strategy,
+    pub cache: Arc<ResourceCache>,
+    pub form: Form,
+    /// Texts for `Warning` headers, in order.
+    pub warnings: Vec<String>,
+    /// The user as an `authentication.k8s.io/v1` UserInfo.
+    pub requester: Value,
+    pub now: Timestamp,
+}
+
+impl Target {
+    /// Finds the row of the resource asked for: 404 for unknown ones and for a scope that does not fit.
+    pub fn new(server: Arc<Server>, call: Call) -> Result<Self, Status> {
+        let info = &call.info;
+        let catalogue = server.catalogue.load_full();
+        let row = catalogue.find(&info.group, &info.version, &info.resource).ok_or_else(Status::no_such_path)?;
+        let resource = Arc::clone(row);
+        if !resource.stored || info.segments.len() > 3 {
+            return Err(Status::no_such_path());
+        }
+        // The namespace of a request for namespaces is the object's own name.
+        let own = resource.group.is_empty() && resource.plural == "namespaces";
+        if !resource.namespaced() && !info.namespace.is_empty() && !own {
+            return Err(Status::no_such_path());
+        }
+        if resource.namespaced() && info.namespace.is_empty() && !info.name.is_empty() {
+            return Err(Status::no_such_path());
+        }
+        if !info.subresource.is_empty() && resource.subresource(&info.subresource).is_none() {
+            return Err(Status::no_such_path());
+        }
+        let form = Form::negotiate(&call)?;
+        let storage = convert::storage_row(&catalogue, &resource);
+        let strategy = strategy::of(&storage.group, &storage.plural);
+        let cache = server.cache_of(&resource);
+        let requester = call.user.to_value();
+        let warnings = Vec::new();
+        Ok(Self { server, call, resource, storage, strategy, cache, form, warnings, requester, now: Timestamp::now() })
+    }
+
+    /// Whether the row serves the verb on this path; a create names no object, an update does.
+    pub fn allows(&self, verb: &str) -> bool {
+        let info = &self.call.info;
+        let named = !info.name.is_empty();
+        match self.subresource() {
+            Some(subresource) => subresource.has_verb(verb),
+            None => {
+                let fits = match verb {
+                    "create" => !named && (!self.resource.namespaced() || !info.namespace.is_empty()),
+                    "list" | "watch" => true,
+                    "deletecollection" => !named && (!self.resource.namespaced() || !info.namespace.is_empty()),
+                    _ => named,
+                };
+                fits && self.resource.has_verb(verb)
+            }
+        }
+    }
+
+    pub fn subresource(&self) -> Option<&Subresource> {
+        self.resource.subresource(&self.call.info.subresource)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.call.info.name
+    }
+
+    /// Empty for cluster-scoped resources.
+    pub fn namespace(&self) -> &str {
+        if self.resource.namespaced() { &self.call.info.namespace } else { "" }
+    }
+
+    /// The cache key of an object of this resource.
+    pub fn key(&self, namespace: &str, name: &str) -> String {
+        if self.resource.namespaced() { format!("{namespace}/{name}") } else { name.to_owned() }
+    }
+
+    /// The store key of a cache key.
+    pub fn store_key(&self, key: &str) -> Bytes {
+        format!("{}/{key}", self.resource.storage_prefix()).into()
+    }
+
+    /// What a strategy may know.
+    pub fn context(&self, verb: Verb) -> Context<'_> {
+        Context {
+            verb,
+            subresource: &self.call.info.subresource,
+            now: self.now,
+            namespaced: self.resource.namespaced(),
+            has_status: self.resource.subresource("status").is_some(),
+            requester: &self.requester,
+        }
+    }
+
+    /// The manager recorded for this write: as given, else what precedes the `/` of the user agent.
+    pub fn manager(&self, given: &str) -> String {
+        const MANAGER_BYTES_MAX: usize = 128;
+        if !given.is_empty() {
+            return given.to_owned();
+        }
+        let agent = self.call.parts.headers.get(http::header::USER_AGENT);
+        let agent = agent.map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()).unwrap_or_default();
+        let prefix: String = agent.split('/').next().unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
+        prefix[..prefix.floor_char_boundary(MANAGER_BYTES_MAX)].to_owned()
+    }
+
+    pub fn not_found(&self, name: &str) -> Status {
+        Status::not_found(&self.resource.group, &self.resource.plural, name)
+    }
+
+    pub fn conflict(&self, name: &str, why: impl std::fmt::Display) -> Status {
+        Status::conflict(&self.resource.group, &self.resource.plural, name, why)
+    }
+
+    /// The stored object in the version asked for.
+    pub fn requested(&self, stored: Value) -> Value {
+        convert::from_storage(&self.resource, &self.storage, stored)
+    }
+
+    /// Waits until reads see every write answered before this request.
+    pub async fn fresh(&self) -> Result<u64, Status> {
+        self.server.cache.fresh().await
+    }
+}
