@@ -15,7 +15,8 @@ use super::{Exit, Runtime, task::timestamp};
 
 /// Between attempts to reach a containerd that is down.
 const RECONNECT: Duration = Duration::from_millis(500);
-const TOPIC: &str = "/tasks/exit";
+const EXIT: &str = "/tasks/exit";
+const IMAGES: [&str; 2] = ["/images/create", "/images/update"];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -23,6 +24,8 @@ pub enum Event {
     Exited { container_id: String, exit: Exit },
     /// A process added by exec ended.
     ExecExited { container_id: String, exec_id: String, exit: Exit },
+    /// An image was added or points elsewhere now.
+    ImagesChanged,
     /// Events may have been lost: look at every task again.
     Resync,
 }
@@ -44,11 +47,12 @@ impl Runtime {
 
     /// One subscription, from its start to its loss.
     async fn follow(&self, events: &mpsc::Sender<Event>) {
-        let filter = format!("namespace=={},topic=={TOPIC:?}", self.namespace());
+        let topics = IMAGES.into_iter().chain([EXIT]);
+        let filters = topics.map(|topic| format!("namespace=={:?},topic=={topic:?}", self.namespace())).collect();
         let mut client = EventsClient::new(self.channel());
         // containerd answers the call itself only with the first event, so nothing tells that the subscription stands;
         // the version call queued behind it on the same connection does.
-        let subscribe = client.subscribe(self.stream_request(SubscribeRequest { filters: vec![filter] }));
+        let subscribe = client.subscribe(self.stream_request(SubscribeRequest { filters }));
         let announce = async {
             match self.version().await {
                 Ok(_) => events.send(Event::Resync).await.is_ok(),
@@ -84,7 +88,11 @@ impl Runtime {
         loop {
             match stream.message().await {
                 Ok(Some(envelope)) => {
-                    let Some(event) = envelope.event.and_then(|any| decode(&any.value)) else { continue };
+                    let event = match envelope.topic.as_str() {
+                        EXIT => envelope.event.and_then(|any| decode(&any.value)),
+                        _ => Some(Event::ImagesChanged),
+                    };
+                    let Some(event) = event else { continue };
                     if events.send(event).await.is_err() {
                         return;
                     }

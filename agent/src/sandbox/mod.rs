@@ -1,1 +1,304 @@
-//! Pod sandboxes: pinned namespaces and the pod network.
+//! Pod sandboxes: pinned namespaces, the pod network, and the files every container of the pod shares.
+//!
+//! A sandbox is known by its record on disk plus the pins in the kernel. Records survive a reboot and pins don't, so a
+//! record without its pins is a sandbox that is lost: it is torn down and made again.
+
+pub mod cni;
+pub mod etc;
+pub mod mounts;
+pub mod namespaces;
+pub mod pid;
+
+use std::{
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as core;
+use nix::mount::{MsFlags, mount};
+use serde::{Deserialize, Serialize};
+
+use crate::{Options, paths::Paths, pod::PodId};
+use namespaces::Namespace;
+
+/// Size of a pod's `/dev/shm`.
+const SHM_BYTES: u64 = 64 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Namespaces(#[from] namespaces::Error),
+    #[error(transparent)]
+    Network(#[from] cni::Error),
+    #[error("the node has no pod address range yet")]
+    NoPodRange,
+    #[error("{action} {}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("sandbox record {}", path.display())]
+    Record { path: PathBuf, source: serde_json::Error },
+    #[error(transparent)]
+    Mounts(#[from] mounts::Error),
+    #[error(transparent)]
+    Pid(#[from] pid::Error),
+}
+
+/// What is kept on disk about a sandbox.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    /// `None` until the sandbox is complete.
+    pub ready_at: Option<Timestamp>,
+    /// Of the pod network, or the node's for host-network pods.
+    pub addresses: Vec<IpAddr>,
+    pub hostname: String,
+    pub namespaces: Vec<String>,
+    /// `None` for host-network pods.
+    pub attachment: Option<cni::Attachment>,
+}
+
+impl Record {
+    pub fn pod_id(&self) -> PodId {
+        PodId { namespace: self.namespace.clone(), name: self.name.clone(), uid: self.uid.clone() }
+    }
+}
+
+/// Makes and removes the sandboxes of this node.
+#[derive(Clone)]
+pub struct Sandboxes {
+    paths: Paths,
+    plugins: cni::Plugins,
+    config_dir: PathBuf,
+    bridge: String,
+    pause_command: Vec<String>,
+    /// The node's own pod range; set once known.
+    pod_range: Arc<Mutex<Option<String>>>,
+}
+
+impl Sandboxes {
+    pub fn new(options: &Options, paths: Paths) -> Self {
+        Self {
+            paths,
+            plugins: cni::Plugins { directories: options.cni_plugin_dirs.clone() },
+            config_dir: options.cni_config_dir.clone(),
+            bridge: options.bridge.clone(),
+            pause_command: options.pause_command.clone(),
+            pod_range: Arc::new(Mutex::new(options.pod_cidr.clone())),
+        }
+    }
+
+    pub fn set_pod_range(&self, range: Option<&str>) {
+        if let Some(range) = range {
+            *self.pod_range.lock().unwrap_or_else(PoisonError::into_inner) = Some(range.to_owned());
+        }
+    }
+
+    /// Is there a network to attach pods to? What the node's Ready condition reports.
+    pub fn network_ready(&self) -> Result<(), Error> {
+        self.network().map(drop)
+    }
+
+    fn network(&self) -> Result<cni::Network, Error> {
+        if let Some(network) = cni::on_host(&self.config_dir)? {
+            return Ok(network);
+        }
+        let range = self.pod_range.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Error::NoPodRange)?;
+        Ok(cni::built_in(&self.bridge, &range, &self.address_dir()))
+    }
+
+    fn address_dir(&self) -> PathBuf {
+        self.paths.state().join("addresses")
+    }
+
+    /// The sandbox of a pod, if it is complete and its namespaces still exist.
+    pub fn load(&self, uid: &str) -> Result<Option<Record>, Error> {
+        let Some(record) = self.record(uid)? else { return Ok(None) };
+        let directory = self.paths.namespaces(uid);
+        let pinned = record.namespaces.iter().all(|name| namespaces::is_pinned(&directory.join(name)));
+        Ok((record.ready_at.is_some() && pinned).then_some(record))
+    }
+
+    /// The record alone, whatever became of the sandbox.
+    pub fn record(&self, uid: &str) -> Result<Option<Record>, Error> {
+        let path = self.paths.sandbox_record(uid);
+        let text = match std::fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(|source| Error::Io { action: "read", path: path.clone(), source })?,
+        };
+        serde_json::from_slice(&text).map(Some).map_err(|source| Error::Record { path, source })
+    }
+
+    fn write(&self, record: &Record) -> Result<(), Error> {
+        let path = self.paths.sandbox_record(&record.uid);
+        let text = serde_json::to_vec(record).map_err(|source| Error::Record { path: path.clone(), source })?;
+        replace_file(&path, &text).map_err(|source| Error::Io { action: "write", path, source })
+    }
+
+    /// Makes the sandbox. What an interrupted attempt left is removed first.
+    pub async fn create(&self, pod: &core::Pod, node: &etc::Node) -> Result<Record, Error> {
+        let id = PodId::of(pod);
+        if self.record(&id.uid)?.is_some() {
+            self.tear_down(&id.uid).await?;
+        }
+        let spec = pod.spec.clone().unwrap_or_default();
+        let host_network = spec.host_network.unwrap_or(false);
+        let wanted = wanted(&spec);
+        let mut record = Record {
+            namespace: id.namespace.clone(),
+            name: id.name.clone(),
+            uid: id.uid.clone(),
+            ready_at: None,
+            addresses: node.addresses.clone(),
+            hostname: etc::hostname(pod, node),
+            namespaces: wanted.iter().map(|namespace| namespace.file().to_owned()).collect(),
+            attachment: None,
+        };
+        if !host_network {
+            let pod = cni::Pod {
+                namespace: id.namespace,
+                name: id.name,
+                uid: id.uid.clone(),
+                port_mappings: port_mappings(&spec),
+            };
+            record.attachment = Some(cni::Attachment { network: self.network()?, pod, result: None });
+        }
+        let directory = self.paths.pod(&id.uid);
+        std::fs::create_dir_all(&directory).map_err(|source| Error::Io {
+            action: "create",
+            path: directory.clone(),
+            source,
+        })?;
+        // On disk before anything exists, so that whatever follows can be undone.
+        self.write(&record)?;
+        self.build(pod, &spec, &mut record, wanted, node).await?;
+        record.ready_at = Some(Timestamp::now());
+        self.write(&record)?;
+        Ok(record)
+    }
+
+    async fn build(
+        &self,
+        pod: &core::Pod,
+        spec: &core::PodSpec,
+        record: &mut Record,
+        wanted: Vec<Namespace>,
+        node: &etc::Node,
+    ) -> Result<(), Error> {
+        let directory = self.paths.namespaces(&record.uid);
+        namespaces::pin(namespaces::Request {
+            directory: directory.clone(),
+            namespaces: wanted,
+            hostname: record.hostname.clone(),
+            sysctls: sysctls(spec),
+        })
+        .await?;
+        if spec.share_process_namespace.unwrap_or(false) && !spec.host_pid.unwrap_or(false) {
+            pid::pin(&directory.join("pid"), &self.pause_command).await?;
+            record.namespaces.push("pid".into());
+        }
+        if !spec.host_ipc.unwrap_or(false) {
+            self.mount_shm(&record.uid)?;
+        }
+        if let Some(attachment) = &mut record.attachment {
+            record.addresses = self.plugins.attach(attachment, &directory.join(Namespace::Net.file())).await?;
+        }
+        etc::write(pod, record, node, &self.paths).map_err(|source| Error::Io {
+            action: "write files below",
+            path: self.paths.pod(&record.uid),
+            source,
+        })
+    }
+
+    fn mount_shm(&self, uid: &str) -> Result<(), Error> {
+        let path = self.paths.shm(uid);
+        let failed = |source| Error::Io { action: "mount shared memory at", path: path.clone(), source };
+        std::fs::create_dir_all(&path).map_err(failed)?;
+        let flags = MsFlags::MS_NOEXEC | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        let options = format!("mode=1777,size={SHM_BYTES}");
+        mount(Some("shm"), &path, Some("tmpfs"), flags, Some(options.as_str())).map_err(|errno| failed(errno.into()))
+    }
+
+    /// Releases network and namespaces; files, volumes and logs stay. Safe to repeat.
+    pub async fn tear_down(&self, uid: &str) -> Result<(), Error> {
+        let directory = self.paths.namespaces(uid);
+        if let Some(attachment) = self.record(uid)?.and_then(|record| record.attachment) {
+            self.plugins.detach(&attachment, &directory.join(Namespace::Net.file())).await?;
+        }
+        pid::release(&directory.join("pid")).await?;
+        for namespace in [Namespace::Net, Namespace::Ipc, Namespace::Uts] {
+            namespaces::unpin(&directory.join(namespace.file()))?;
+        }
+        mounts::unmount(&self.paths.shm(uid))?;
+        let record = self.paths.sandbox_record(uid);
+        match std::fs::remove_file(&record) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(Error::Io { action: "remove", path: record, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the pod's directory; nothing may be mounted below it any more.
+    pub fn remove_files(&self, uid: &str) -> Result<(), Error> {
+        Ok(mounts::remove_tree(&self.paths.pod(uid))?)
+    }
+
+    /// Removes the built-in network's bridge and address files. Pods must be gone.
+    pub fn remove_network(&self) -> Result<(), Error> {
+        let addresses = self.address_dir();
+        match std::fs::remove_dir_all(&addresses) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::Io { action: "remove", path: addresses, source });
+            }
+            _ => {}
+        }
+        etc::delete_interface(&self.bridge).map_err(|source| Error::Io {
+            action: "delete interface",
+            path: PathBuf::from(&self.bridge),
+            source,
+        })
+    }
+}
+
+/// Namespaces of the pod's own; host-network pods keep the host's name as well.
+fn wanted(spec: &core::PodSpec) -> Vec<Namespace> {
+    let mut wanted = Vec::new();
+    if !spec.host_network.unwrap_or(false) {
+        wanted.extend([Namespace::Net, Namespace::Uts]);
+    }
+    if !spec.host_ipc.unwrap_or(false) {
+        wanted.push(Namespace::Ipc);
+    }
+    wanted
+}
+
+fn sysctls(spec: &core::PodSpec) -> Vec<(String, String)> {
+    let listed = spec.security_context.as_ref().and_then(|context| context.sysctls.as_ref());
+    listed.into_iter().flatten().map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect()
+}
+
+fn port_mappings(spec: &core::PodSpec) -> Vec<cni::PortMapping> {
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    containers
+        .flat_map(|container| container.ports.iter().flatten())
+        .filter_map(|port| {
+            Some(cni::PortMapping {
+                host_port: u16::try_from(port.host_port.filter(|port| *port > 0)?).ok()?,
+                container_port: u16::try_from(port.container_port).ok()?,
+                protocol: port.protocol.as_deref().unwrap_or("TCP").to_ascii_lowercase(),
+                host_ip: port.host_ip.clone().unwrap_or_default(),
+            })
+        })
+        .collect()
+}
+
+/// Readers see the old or the new contents, never a part; survives a crash, not a power cut.
+pub(crate) fn replace_file(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    std::fs::write(&draft, contents)?;
+    std::fs::rename(&draft, path)
+}

@@ -1,0 +1,209 @@
+//! All pods of the node: one owner each, fed with what they should be and with what ended.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use k8s_openapi::{
+    api::core::v1::{Container, Pod, PodSpec},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use tokio::sync::mpsc;
+
+use super::{
+    PodId,
+    inbox::Inbox,
+    observe::Found,
+    observed::label,
+    owner::Owner,
+    resources::{Qos, Resources, qos},
+    shared::Shared,
+};
+use crate::runtime::{self, events::Event};
+
+/// Exit events not yet handed to their owners; a full queue makes containerd's stream wait.
+const EVENTS: usize = 256;
+
+/// Feeds owners. Owners end by themselves, when their pod is gone or the agent stops.
+pub struct Pods {
+    shared: Arc<Shared>,
+    owners: HashMap<String, Entry>,
+    /// What an earlier agent left, by pod uid, until its pod shows up or is known not to.
+    found: HashMap<String, Vec<Found>>,
+    ended: (mpsc::Sender<String>, mpsc::Receiver<String>),
+}
+
+struct Entry {
+    id: PodId,
+    inbox: Arc<Inbox>,
+    /// CPU request of a burstable pod.
+    burstable_milli: i64,
+    gone: bool,
+}
+
+impl Pods {
+    /// Looks at what there is. Fails without containerd; nothing may be started before that is known.
+    pub async fn new(shared: Arc<Shared>) -> Result<Self, runtime::Error> {
+        let mut tasks = BTreeMap::new();
+        for task in shared.runtime.list_tasks().await? {
+            tasks.insert(task.container_id.clone(), task);
+        }
+        let mut found: HashMap<String, Vec<Found>> = HashMap::new();
+        for record in shared.runtime.list_containers(&[(label::NODE, &shared.node_name)]).await? {
+            let Some(uid) = record.labels.get(label::POD_UID).cloned() else { continue };
+            let task = tasks.remove(&record.id);
+            found.entry(uid).or_default().push((record, task));
+        }
+        Ok(Self { shared, owners: HashMap::new(), found, ended: mpsc::channel(EVENTS) })
+    }
+
+    /// Sends exit events to owners until shutdown.
+    pub fn follow_exits(&self) {
+        let shared = self.shared.clone();
+        let (sender, mut receiver) = mpsc::channel(EVENTS);
+        self.shared.tasks.spawn(async move {
+            let watch = shared.runtime.watch_exits(sender, shared.shutdown.clone());
+            let deliver = async {
+                while let Some(event) = receiver.recv().await {
+                    shared.deliver(event);
+                }
+            };
+            tokio::join!(watch, deliver);
+        });
+    }
+
+    /// A pod is wanted on this node, or has changed.
+    pub fn put(&mut self, pod: Arc<Pod>) {
+        let id = PodId::of(&pod);
+        let spec = pod.spec.clone().unwrap_or_default();
+        let burstable_milli = match qos(&spec) {
+            Qos::Burstable => Resources::of_pod(&spec).cpu_request_milli.unwrap_or(0),
+            _ => 0,
+        };
+        match self.owners.get_mut(&id.uid) {
+            Some(entry) => {
+                entry.burstable_milli = burstable_milli;
+                entry.inbox.put(|letters| letters.desired = Some(pod));
+            }
+            None => self.start(id, pod, burstable_milli, false),
+        }
+        self.share_burstable();
+    }
+
+    /// The server has no such pod any more.
+    pub fn gone(&mut self, id: &PodId) {
+        if let Some(entry) = self.owners.get_mut(&id.uid) {
+            entry.gone = true;
+            entry.inbox.put(|letters| letters.gone = true);
+        }
+    }
+
+    /// All pods that should be here have been put: what else was found, or has files here, is ended and removed.
+    pub fn complete(&mut self) {
+        let mut orphans =
+            std::mem::take(&mut self.found).into_values().filter_map(|found| orphan(&found)).collect::<Vec<_>>();
+        let known =
+            self.owners.keys().cloned().chain(orphans.iter().map(|pod| PodId::of(pod).uid)).collect::<HashSet<_>>();
+        for entry in std::fs::read_dir(self.shared.paths.pods()).into_iter().flatten().flatten() {
+            let uid = entry.file_name().to_string_lossy().into_owned();
+            if known.contains(&uid) {
+                continue;
+            }
+            let record = self.shared.sandboxes.record(&uid).ok().flatten();
+            let id = record
+                .map_or_else(|| PodId { namespace: String::new(), name: uid.clone(), uid }, |record| record.pod_id());
+            orphans.push(stand_in(&id, Vec::new()));
+        }
+        for pod in orphans {
+            let id = PodId::of(&pod);
+            tracing::info!(pod = %id, "removing what a pod left that is not on this node any more");
+            self.start(id, Arc::new(pod), 0, true);
+        }
+    }
+
+    /// Waits for the next owner to end; ends never by itself. Safe to cancel.
+    pub async fn reap(&mut self) {
+        if let Some(uid) = self.ended.1.recv().await {
+            self.owners.remove(&uid);
+            self.shared.close_inbox(&uid);
+            self.share_burstable();
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.owners.is_empty()
+    }
+
+    /// Ids of the pods that have an owner and are still on the server as far as is known.
+    pub fn ids(&self) -> Vec<PodId> {
+        self.owners.values().filter(|entry| !entry.gone).map(|entry| entry.id.clone()).collect()
+    }
+
+    fn start(&mut self, id: PodId, pod: Arc<Pod>, burstable_milli: i64, gone: bool) {
+        let found = self.found.remove(&id.uid).unwrap_or_default();
+        let inbox = Arc::new(Inbox::default());
+        if gone {
+            inbox.put(|letters| letters.gone = true);
+        }
+        self.owners.insert(id.uid.clone(), Entry { id: id.clone(), inbox: inbox.clone(), burstable_milli, gone });
+        self.shared.open_inbox(&id.uid, &inbox);
+        let mut owner = Owner::new(self.shared.clone(), pod, inbox);
+        let ended = self.ended.0.clone();
+        self.shared.tasks.spawn(async move {
+            owner.take_over(found).await;
+            owner.run().await;
+            // Fails when the agent is stopping and nobody reaps any more.
+            let _stopping = ended.send(id.uid).await;
+        });
+    }
+
+    fn share_burstable(&self) {
+        let sum = self.owners.values().map(|entry| entry.burstable_milli).sum();
+        if let Err(error) = self.shared.cgroups.set_burstable_shares(sum) {
+            tracing::warn!(%error, "shares of the burstable class");
+        }
+    }
+}
+
+impl Shared {
+    fn deliver(&self, event: Event) {
+        match event {
+            Event::Exited { container_id, exit } => match self.owner_of(&container_id) {
+                Some(inbox) => inbox.put(|letters| letters.exits.extend([(container_id, exit)])),
+                // Of another agent, or settled already.
+                None => tracing::debug!(container_id, "exit of a container nobody here owns"),
+            },
+            // Whoever runs a process in a container waits for it by its own call.
+            Event::ExecExited { .. } => {}
+            Event::Resync => self.each_inbox(|inbox| inbox.put(|letters| letters.resync = true)),
+            Event::ImagesChanged => self.each_inbox(|inbox| inbox.put(|letters| letters.images = true)),
+        }
+    }
+}
+
+/// A pod known only from the containers it left.
+fn orphan(found: &[Found]) -> Option<Pod> {
+    let (record, _) = found.first()?;
+    let text = |key: &str| record.labels.get(key).cloned();
+    let id = PodId { namespace: text(label::POD_NAMESPACE)?, name: text(label::POD_NAME)?, uid: text(label::POD_UID)? };
+    let mut names =
+        found.iter().filter_map(|(record, _)| record.labels.get(label::CONTAINER).cloned()).collect::<Vec<_>>();
+    names.sort();
+    names.dedup();
+    Some(stand_in(&id, names))
+}
+
+fn stand_in(id: &PodId, containers: Vec<String>) -> Pod {
+    let containers = containers.into_iter().map(|name| Container { name, ..Container::default() }).collect();
+    Pod {
+        metadata: ObjectMeta {
+            namespace: Some(id.namespace.clone()),
+            name: Some(id.name.clone()),
+            uid: Some(id.uid.clone()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PodSpec { containers, ..PodSpec::default() }),
+        status: None,
+    }
+}

@@ -1,0 +1,128 @@
+//! What all pod owners of an agent share.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{inbox::Inbox, view::Views};
+use crate::{
+    Options, cgroup,
+    cluster::Cluster,
+    logs::Streams,
+    paths::Paths,
+    runtime::Runtime,
+    sandbox::{Sandboxes, etc},
+    spec, volume,
+};
+
+/// Everything a pod's owner acts through.
+pub struct Shared {
+    pub node_name: String,
+    pub paths: Paths,
+    pub runtime: Runtime,
+    pub sandboxes: Sandboxes,
+    pub cgroups: cgroup::Tree,
+    pub streams: Streams,
+    pub cluster: Arc<dyn Cluster>,
+    pub views: Views,
+    pub host: spec::Host,
+    pub node: etc::Node,
+    pub node_cpu_milli: i64,
+    pub tasks: TaskTracker,
+    pub shutdown: CancellationToken,
+    /// User databases of images by their top layer. Grows with the images used on this node.
+    users: Mutex<HashMap<String, Arc<spec::security::UserDatabase>>>,
+    /// Whose container an exit event is about.
+    containers: Mutex<HashMap<String, Arc<Inbox>>>,
+    /// Inboxes of all owners, by pod uid.
+    inboxes: Mutex<HashMap<String, Arc<Inbox>>>,
+}
+
+impl Shared {
+    pub fn new(
+        options: &Options,
+        runtime: Runtime,
+        cluster: Arc<dyn Cluster>,
+        node_ips: Vec<IpAddr>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let paths = Paths::new(options);
+        let cgroups = cgroup::Tree::new(&options.cgroup_parent);
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            node_name: options.node_name.clone(),
+            runtime,
+            sandboxes: Sandboxes::new(options, paths.clone()),
+            streams: Streams::default(),
+            cluster,
+            views: Views::default(),
+            host: spec::Host::read(cgroups.version(), options.state_dir.join("seccomp")),
+            cgroups,
+            node: etc::Node {
+                name: options.node_name.clone(),
+                addresses: node_ips,
+                cluster_domain: options.cluster_domain.clone(),
+                cluster_dns: options.cluster_dns.clone(),
+            },
+            node_cpu_milli: cpus as i64 * 1000,
+            tasks: TaskTracker::new(),
+            shutdown,
+            users: Mutex::default(),
+            containers: Mutex::default(),
+            inboxes: Mutex::default(),
+            paths,
+        }
+    }
+
+    pub fn volume_context(&self, pod_ips: &[IpAddr]) -> volume::Context {
+        volume::Context {
+            paths: self.paths.clone(),
+            cluster: self.cluster.clone(),
+            node_name: self.node_name.clone(),
+            pod_ips: pod_ips.to_vec(),
+            host_ips: self.node.addresses.clone(),
+        }
+    }
+
+    pub(super) fn register(&self, container_id: &str, inbox: &Arc<Inbox>) {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner).insert(container_id.to_owned(), inbox.clone());
+    }
+
+    pub(super) fn unregister(&self, container_id: &str) {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner).remove(container_id);
+    }
+
+    pub(super) fn open_inbox(&self, uid: &str, inbox: &Arc<Inbox>) {
+        self.inboxes.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), inbox.clone());
+    }
+
+    pub(super) fn close_inbox(&self, uid: &str) {
+        self.inboxes.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    pub(super) fn each_inbox(&self, tell: impl Fn(&Inbox)) {
+        self.inboxes.lock().unwrap_or_else(PoisonError::into_inner).values().for_each(|inbox| tell(inbox));
+    }
+
+    pub(super) fn owner_of(&self, container_id: &str) -> Option<Arc<Inbox>> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner).get(container_id).cloned()
+    }
+
+    pub(super) fn users(
+        &self,
+        chain_id: &str,
+        rootfs: &[containerd_client::types::Mount],
+    ) -> Arc<spec::security::UserDatabase> {
+        let known = self.users.lock().unwrap_or_else(PoisonError::into_inner).get(chain_id).cloned();
+        known.unwrap_or_else(|| {
+            let read = Arc::new(spec::user_database(rootfs));
+            let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+            users.insert(chain_id.to_owned(), read.clone());
+            read
+        })
+    }
+}

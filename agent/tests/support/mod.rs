@@ -1,0 +1,339 @@
+//! A private containerd and a small cluster in memory for tests of the runtime path. They need root, containerd, an
+//! OCI runtime and the CNI plugins, and fail where one is missing.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use agent::{
+    Options,
+    cluster::{self, Cluster, PodEvent},
+    pod::{PodId, Pods, Shared},
+    runtime::Runtime,
+    spec::env::ServiceAddress,
+};
+use async_trait::async_trait;
+use k8s_openapi::api::{
+    authentication::v1::TokenRequest,
+    core::v1::{ConfigMap, Pod, Secret},
+};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Long enough for a busy machine; a test that meets it has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// containerd with its own root, state and socket; gone with the value.
+pub struct Containerd {
+    pub directory: tempfile::TempDir,
+    process: Child,
+}
+
+impl Containerd {
+    pub fn start() -> Self {
+        // Short: socket paths have 108 bytes.
+        let directory = tempfile::Builder::new().prefix("kl").tempdir_in("/tmp").expect("make a directory in /tmp");
+        let process = Self::spawn(directory.path());
+        let containerd = Self { directory, process };
+        containerd.wait_for_socket();
+        containerd
+    }
+
+    fn spawn(directory: &Path) -> Child {
+        let at = |name: &str| directory.join(name).display().to_string();
+        let config = format!(
+            "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {:?}\n",
+            at("root"),
+            at("state"),
+            at("c.sock"),
+        );
+        std::fs::write(directory.join("config.toml"), config).expect("write containerd's configuration");
+        let log = std::fs::File::options().create(true).append(true).open(directory.join("log")).expect("open log");
+        Command::new("containerd")
+            .args(["--config", &at("config.toml"), "--log-level", "warn"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("start containerd: it must be installed")
+    }
+
+    fn wait_for_socket(&self) {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
+            assert!(std::time::Instant::now() < deadline, "containerd does not listen: {}", self.log());
+            std::thread::yield_now();
+        }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("c.sock")
+    }
+
+    pub fn runtime(&self) -> Runtime {
+        Runtime::new(&self.socket(), "k8s.io", "overlayfs", None).expect("a valid address")
+    }
+
+    /// Kills containerd as a crash would and starts it again.
+    pub fn restart(&mut self) {
+        self.process.kill().expect("kill containerd");
+        self.process.wait().expect("wait for containerd");
+        std::fs::remove_file(self.socket()).expect("remove the dead socket");
+        self.process = Self::spawn(self.directory.path());
+        self.wait_for_socket();
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        if self.process.kill().is_ok() {
+            self.process.wait().expect("wait for containerd");
+        }
+        // Overlay mounts of containers that a failed test left.
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let own = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        for mount in own.filter(|path| Path::new(path).starts_with(self.directory.path())) {
+            nix::mount::umount2(mount, nix::mount::MntFlags::MNT_DETACH).expect("unmount what a test left");
+        }
+    }
+}
+
+/// An archive as `docker save` writes it: static busybox with its common names, image `localhost/busybox:test`.
+pub fn busybox_archive(directory: &Path) -> PathBuf {
+    let mut layer = tar::Builder::new(Vec::new());
+    let mut add = |path: &str, contents: &[u8], mode: u32| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(contents.len() as u64);
+        header.set_mode(mode);
+        layer.append_data(&mut header, path, contents).expect("append to the layer");
+    };
+    add("bin/busybox", &std::fs::read("/bin/busybox").expect("static busybox must be installed"), 0o755);
+    add("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000:app:/home/app:/bin/sh\n", 0o644);
+    add("etc/group", b"root:x:0:\napp:x:1000:\n", 0o644);
+    for name in [
+        "sh", "sleep", "cat", "echo", "ls", "id", "env", "true", "false", "hostname", "ip", "ps", "wget", "dd",
+        "mount", "grep", "seq", "kill", "touch", "stat", "nc", "httpd", "tail",
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        layer.append_link(&mut header, format!("bin/{name}"), "busybox").expect("append to the layer");
+    }
+    for name in ["tmp/", "proc/", "sys/", "dev/"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_mode(0o1777);
+        header.set_size(0);
+        layer.append_data(&mut header, name, std::io::empty()).expect("append to the layer");
+    }
+    let layer = layer.into_inner().expect("finish the layer");
+    let digest = sha256(&layer);
+    let config = json!({
+        "architecture": agent::runtime::image::architecture(),
+        "os": "linux",
+        "config": {"Env": ["PATH=/bin", "FROM_IMAGE=yes"], "Cmd": ["sh"], "WorkingDir": "/tmp"},
+        "rootfs": {"type": "layers", "diff_ids": [digest]},
+        "history": [],
+    })
+    .to_string();
+    let manifest = json!([{"Config": "config.json", "RepoTags": ["localhost/busybox:test"], "Layers": ["layer.tar"]}]);
+    let path = directory.join("busybox.tar");
+    let mut archive = tar::Builder::new(std::fs::File::create(&path).expect("create the archive"));
+    for (name, contents) in [
+        ("layer.tar", layer.as_slice()),
+        ("config.json", config.as_bytes()),
+        ("manifest.json", manifest.to_string().as_bytes()),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(contents.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, name, contents).expect("append to the archive");
+    }
+    archive.finish().expect("finish the archive");
+    path
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    let hex = sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    format!("sha256:{hex}")
+}
+
+/// The server's side of a pod, as far as these tests need it: status patches are merged and can be waited for.
+#[derive(Clone)]
+pub struct Board {
+    pods: watch::Sender<HashMap<String, Value>>,
+    pub events: Arc<Mutex<Vec<String>>>,
+    pub config_maps: Arc<Mutex<HashMap<String, Value>>>,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self { pods: watch::Sender::new(HashMap::new()), events: Arc::default(), config_maps: Arc::default() }
+    }
+}
+
+#[async_trait]
+impl Cluster for Board {
+    async fn config_map(&self, _: &str, name: &str) -> Result<Option<Arc<ConfigMap>>, cluster::Error> {
+        let found = self.config_maps.lock().unwrap().get(name).cloned();
+        Ok(found.map(|value| Arc::new(serde_json::from_value(value).unwrap())))
+    }
+    async fn secret(&self, _: &str, _: &str) -> Result<Option<Arc<Secret>>, cluster::Error> {
+        Ok(None)
+    }
+    async fn token(&self, _: &str, _: &str, request: &TokenRequest) -> Result<TokenRequest, cluster::Error> {
+        Ok(request.clone())
+    }
+    async fn services(&self, _: &str) -> Result<Vec<ServiceAddress>, cluster::Error> {
+        Ok(Vec::new())
+    }
+    async fn pod(&self, _: &PodId) -> Result<Option<Pod>, cluster::Error> {
+        Ok(None)
+    }
+    async fn patch_pod_status(&self, pod: &PodId, patch: &Value) -> Result<(), cluster::Error> {
+        self.pods.send_modify(|pods| {
+            let object = pods.entry(pod.name.clone()).or_insert_with(|| json!({"status": {}}));
+            for (key, value) in patch["status"].as_object().unwrap() {
+                if key == "conditions" {
+                    let list = object["status"].get("conditions").cloned().unwrap_or_else(|| json!([]));
+                    let mut list = list.as_array().unwrap().clone();
+                    for condition in value.as_array().unwrap() {
+                        list.retain(|old| old["type"] != condition["type"]);
+                        list.push(condition.clone());
+                    }
+                    object["status"]["conditions"] = list.into();
+                } else {
+                    object["status"][key] = value.clone();
+                }
+            }
+        });
+        Ok(())
+    }
+    async fn delete_pod(&self, pod: &PodId) -> Result<(), cluster::Error> {
+        self.pods.send_modify(|pods| {
+            pods.entry(pod.name.clone()).or_insert_with(|| json!({}))["deleted"] = json!(true);
+        });
+        Ok(())
+    }
+    fn event(&self, _: &Pod, event: PodEvent) {
+        self.events.lock().unwrap().push(format!("{}: {}", event.reason, event.message));
+    }
+}
+
+impl Board {
+    /// Waits until the pod's object fulfils the condition, and returns it.
+    pub async fn wait(&self, pod: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let mut pods = self.pods.subscribe();
+        let found = pods.wait_for(|pods| pods.get(pod).is_some_and(&holds));
+        match tokio::time::timeout(PATIENCE, found).await {
+            Ok(found) => found.unwrap()[pod].clone(),
+            Err(_) => {
+                panic!("{pod} never was {what}:\n{:#}\nevents: {:#?}", self.get(pod), self.events.lock().unwrap())
+            }
+        }
+    }
+
+    pub async fn wait_phase(&self, pod: &str, phase: &str) -> Value {
+        self.wait(pod, phase, |object| object["status"]["phase"] == phase).await
+    }
+
+    pub fn get(&self, pod: &str) -> Value {
+        self.pods.borrow().get(pod).cloned().unwrap_or_default()
+    }
+}
+
+/// An agent's pods on a private containerd.
+pub struct Node {
+    pub shared: Arc<Shared>,
+    pub pods: Pods,
+    pub board: Board,
+    pub options: Options,
+}
+
+impl Node {
+    pub fn options(containerd: &Containerd, name: &str) -> Options {
+        let directory = containerd.directory.path();
+        let mut options = Options::new(name);
+        options.containerd_address = containerd.socket();
+        options.state_dir = directory.join("agent");
+        options.log_dir = directory.join("pods");
+        options.container_log_dir = directory.join("containers");
+        options.cni_config_dir = directory.join("no-cni");
+        // Names and ranges of our own: other tests run at the same time.
+        let number = std::process::id() % 200 + 20;
+        options.bridge = format!("kt{}", std::process::id() % 100_000);
+        options.pod_cidr = Some(format!("10.{number}.{}.0/24", std::process::id() / 200 % 250));
+        options.cgroup_parent = format!("keelson-test-{}", std::process::id());
+        options
+    }
+
+    pub async fn start(options: Options, board: Board) -> Self {
+        let runtime =
+            Runtime::new(&options.containerd_address, &options.containerd_namespace, "overlayfs", None).unwrap();
+        let addresses = vec!["192.0.2.1".parse().unwrap()];
+        let shared =
+            Arc::new(Shared::new(&options, runtime, Arc::new(board.clone()), addresses, CancellationToken::new()));
+        shared.cgroups.ensure_classes(2000).unwrap();
+        let pods = Pods::new(shared.clone()).await.unwrap();
+        pods.follow_exits();
+        Self { shared, pods, board, options }
+    }
+
+    /// Stops the agent's part; pods go on.
+    pub async fn stop(self) -> Options {
+        self.shared.shutdown.cancel();
+        self.shared.tasks.close();
+        tokio::time::timeout(PATIENCE, self.shared.tasks.wait()).await.expect("all tasks end at shutdown");
+        self.options
+    }
+
+    /// Puts a pod from its spec; missing parts are filled in.
+    pub fn put(&mut self, name: &str, spec: Value) -> Arc<Pod> {
+        let mut object = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}"), "generation": 1},
+            "spec": spec,
+        });
+        for list in ["containers", "initContainers"] {
+            for container in object["spec"][list].as_array_mut().into_iter().flatten() {
+                container.as_object_mut().unwrap().entry("image").or_insert(json!("localhost/busybox:test"));
+            }
+        }
+        let pod: Arc<Pod> = Arc::new(serde_json::from_value(object).unwrap());
+        self.pods.put(pod.clone());
+        pod
+    }
+
+    pub fn delete(&mut self, pod: &Pod, grace: i64) {
+        let mut pod = pod.clone();
+        let now = jiff::Timestamp::now();
+        pod.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now + jiff::SignedDuration::from_secs(grace)));
+        pod.metadata.deletion_grace_period_seconds = Some(grace);
+        self.pods.put(Arc::new(pod));
+    }
+
+    pub fn log(&self, name: &str, container: &str, attempt: u32) -> String {
+        let id = PodId { namespace: "default".into(), name: name.into(), uid: format!("uid-{name}") };
+        let path = self.shared.paths.log(&id, container, attempt);
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
+    /// The text of a log without times and tags.
+    pub fn output(&self, name: &str, container: &str, attempt: u32) -> String {
+        let log = self.log(name, container, attempt);
+        log.lines().map(|line| format!("{}\n", line.splitn(4, ' ').nth(3).unwrap_or_default())).collect()
+    }
+}
