@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod catalogue;
+pub mod conversion;
 pub mod decode;
 pub mod field;
 pub mod meta;

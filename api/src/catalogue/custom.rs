@@ -84,25 +84,33 @@ fn subresources(version: &Value, group: &str, name: &str, kind: &str) -> Vec<Sub
     out
 }
 
+fn metadata_description(field: &str) -> String {
+    let metadata = Schemas::builtin().type_named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+    metadata.and_then(|m| m.field(field)).map(|f| f.description().to_owned()).unwrap_or_default()
+}
+
 /// The name, then what the definition asks for, or the age if it asks for nothing.
 fn columns(version: &Value) -> Vec<Column> {
     let name = Column {
         name: "Name".to_owned(),
         kind: "string".to_owned(),
         format: "name".to_owned(),
-        description: String::new(),
+        description: metadata_description("name"),
         priority: 0,
         json_path: ".metadata.name".to_owned(),
     };
     let mut out = vec![name];
     for column in version["additionalPrinterColumns"].as_array().into_iter().flatten() {
+        let json_path = text(&column["jsonPath"]);
+        let stated = text(&column["description"]);
+        let unstated = || format!("Custom resource definition column (in JSONPath format): {json_path}");
         out.push(Column {
             name: text(&column["name"]),
             kind: text(&column["type"]),
             format: text(&column["format"]),
-            description: text(&column["description"]),
+            description: if stated.is_empty() { unstated() } else { stated },
             priority: column["priority"].as_i64().and_then(|p| i32::try_from(p).ok()).unwrap_or(0),
-            json_path: text(&column["jsonPath"]),
+            json_path,
         });
     }
     if out.len() == 1 {
@@ -110,7 +118,7 @@ fn columns(version: &Value) -> Vec<Column> {
             name: "Age".to_owned(),
             kind: "date".to_owned(),
             format: String::new(),
-            description: String::new(),
+            description: metadata_description("creationTimestamp"),
             priority: 0,
             json_path: ".metadata.creationTimestamp".to_owned(),
         });

@@ -120,17 +120,30 @@ fn all_columns() -> HashMap<Key, Vec<Column>> {
         .collect()
 }
 
-/// `name:type:format:priority`; the name itself may hold a colon.
+/// `name:type:format:priority:description`.
 fn column(field: &str) -> Column {
-    let mut parts = field.rsplitn(4, ':');
-    let mut next = || parts.next().unwrap_or_default().to_owned();
-    let (priority, format, kind, name) = (next(), next(), next(), next());
+    let mut parts = field.splitn(5, ':');
+    let mut next = || parts.next().unwrap_or_default();
+    let (name, kind, format, priority, description) = (next(), next(), next(), next(), next());
     Column {
-        name,
-        kind,
-        format,
-        description: String::new(),
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        format: format.to_owned(),
+        description: describe(description),
         priority: priority.parse().unwrap_or(0),
         json_path: String::new(),
     }
+}
+
+/// A description as the table has it: a reference to a field's, or a JSON text.
+fn describe(text: &str) -> String {
+    const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+    let (ty, field) = match text.strip_prefix('@') {
+        Some("name") => (META, "name"),
+        Some("created") => (META, "creationTimestamp"),
+        Some(reference) => reference.split_once('/').unwrap_or((reference, "")),
+        None => return serde_json::from_str(text).unwrap_or_default(),
+    };
+    let field = Schemas::builtin().type_named(ty).and_then(|schema| schema.field(field));
+    field.unwrap_or_else(|| panic!("columns.tsv refers to the unknown field {text}")).description().to_owned()
 }

@@ -39,6 +39,15 @@ fn every_stored_row_has_metadata_and_columns_have_types() {
 }
 
 #[test]
+fn columns_carry_their_descriptions() {
+    let catalogue = Catalogue::builtin();
+    let columns = &catalogue.find("", "v1", "pods").unwrap().columns;
+    assert!(columns[0].description.starts_with("Name must be unique within a namespace."));
+    assert_eq!(columns[1].description, "The aggregate readiness state of this pod for accepting traffic.");
+    assert_eq!((columns[5].name.as_str(), columns[5].priority), ("IP", 1));
+}
+
+#[test]
 fn groups_are_in_discovery_order_with_preferred_versions_first() {
     let catalogue = Catalogue::builtin();
     let names: Vec<&str> = catalogue.groups().iter().map(|g| g.name.as_str()).collect();
