@@ -10,8 +10,6 @@ mod schemas;
 mod v2;
 mod v3;
 
-use std::fmt::Write as _;
-
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -67,11 +65,7 @@ fn hash<'a>(rows: impl Iterator<Item = &'a Resource>) -> String {
         }
     }
     let bytes: [u8; 32] = digest.finalize().into();
-    bytes.iter().fold(String::with_capacity(64), |mut out, byte| {
-        // Writing to a String can't fail.
-        let _ = write!(out, "{byte:02X}");
-        out
-    })
+    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
 /// A JSON object written member by member.

@@ -202,10 +202,10 @@ fn plain(text: &str) -> Result<Value, Error> {
     if matches!(unsigned, ".inf" | ".Inf" | ".INF") || matches!(text, ".nan" | ".NaN" | ".NAN") {
         return Err(Error::Syntax(format!("error converting YAML to JSON: json: unsupported value: {text}")));
     }
-    if unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
-        if let Some(number) = whole_number(text).or_else(|| fractional_number(text)) {
-            return Ok(Value::Number(number));
-        }
+    if unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.')
+        && let Some(number) = whole_number(text).or_else(|| fractional_number(text))
+    {
+        return Ok(Value::Number(number));
     }
     Ok(Value::String(text.to_owned()))
 }

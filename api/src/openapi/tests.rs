@@ -105,7 +105,7 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
     out
 }
 
-fn first<'m>(message: &'m [u8], number: u64) -> &'m [u8] {
+fn first(message: &[u8], number: u64) -> &[u8] {
     fields(message).into_iter().find(|(n, _)| *n == number).unwrap().1
 }
 
