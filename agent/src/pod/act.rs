@@ -583,6 +583,7 @@ impl Owner {
                     container_id: latest.id.clone(),
                     pod_ip: self.observed.addresses().first().copied(),
                     started_at,
+                    fifos: self.shared.paths.exec(),
                 };
                 let (runtime, verdicts) = (self.shared.runtime.clone(), self.verdicts.0.clone());
                 let worker = Worker::start(runtime, target, kind, probe, verdicts, &self.shared.tasks);

@@ -305,6 +305,11 @@ impl Owner {
         }) else {
             return;
         };
+        if !verdict.passing {
+            let message = format!("{} probe failed: {}", verdict.kind.name(), verdict.message);
+            let event = PodEvent { warning: true, reason: "Unhealthy", message, container: Some(name.clone()) };
+            self.shared.cluster.event(&self.pod, event);
+        }
         let spec = self.pod.spec.as_ref();
         let container = spec.and_then(|spec| super::container(spec, name));
         match (verdict.kind, verdict.passing) {

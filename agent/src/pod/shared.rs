@@ -85,6 +85,8 @@ impl Shared {
             node_name: self.node_name.clone(),
             pod_ips: pod_ips.to_vec(),
             host_ips: self.node.addresses.clone(),
+            node_cpu_milli: self.node_cpu_milli,
+            node_memory_bytes: self.host.memory_bytes,
         }
     }
 
