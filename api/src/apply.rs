@@ -40,6 +40,7 @@ pub use scope::Versions;
 pub use set::Set;
 pub use time::keep_unchanged_times;
 
+use compare::Typed;
 use managed::{Identity, Managed};
 use scope::Scope;
 
@@ -155,10 +156,10 @@ pub fn track(update: Update<'_>) {
     let sent = managed::take(update.new);
     let live_fields = update.live.map_or(&[][..], managed::of);
     let mut managed = if update.subresource.is_empty() {
-        Managed::for_update(sent.as_ref(), live_fields)
+        Managed::for_update(sent, live_fields)
     } else {
         // managedFields cannot be set through a subresource.
-        Managed::trusted(live_fields)
+        Managed::trusted(live_fields.to_vec())
     };
     if managed.is_empty() && update.live.is_some_and(|live| !meta::uid(live).is_empty()) {
         // Nobody tracked this object so far, or the client just reset it: an update does not start tracking.
@@ -186,11 +187,13 @@ fn record(
     now: Timestamp,
 ) {
     let live = live.unwrap_or(&values::EMPTY_OBJECT);
-    let changes = scope.compare(live, new);
+    let write = scope.write(live, new, Typed::BOTH);
+    let changes = &write.changes;
     if !changes.is_empty() || managed.entries.iter().any(|entry| scope.is_foreign(&entry.api_version)) {
         managed.reconcile(scope, live);
-        let gained = scope.filter(changes.added.union(&changes.modified)).difference(&managed::NEVER_OWNED);
-        managed.lose(scope, live, new, &changes, Some((&identity, &gained)));
+        let mut gained = scope.filter(changes.added.union(&changes.modified));
+        gained.subtract(&managed::NEVER_OWNED);
+        managed.lose(scope, &write, Some((&identity, &gained)));
         if !gained.is_empty() {
             managed.gain(identity, gained, now);
         }

@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::compare::compare;
+use super::compare::{Typed, compare};
 use super::managed::Managed;
 use super::owned::fields;
 use super::prune::{Merged, merge_config};
@@ -48,7 +48,7 @@ fn applied_before(scope: &Scope<'_>, live: &Value) -> Option<Set> {
     if !is_same_version || !typed::check(scope.schema, &config).is_empty() {
         return None;
     }
-    let changes = compare(scope.ty(), &config, live);
+    let changes = compare(scope.ty(), &config, live, Typed::RIGHT);
     let set = fields(scope.ty(), &config);
     Some(set.difference(&changes.modified).difference(&changes.added).difference(&changes.removed))
 }

@@ -8,11 +8,10 @@ use std::sync::LazyLock;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::compare::Changes;
 use super::conflict::Conflict;
 use super::fields_v1::{self, Wire};
 use super::reconcile;
-use super::scope::Scope;
+use super::scope::{Scope, Write};
 use super::set::Set;
 use super::{UNKNOWN_MANAGER, time};
 use crate::meta;
@@ -104,6 +103,8 @@ pub(super) struct Entry {
     pub api_version: String,
     pub time: Option<Timestamp>,
     fields: Fields,
+    /// `time` is not the one of the stored form any more.
+    is_stamped: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -115,7 +116,7 @@ enum Fields {
 
 impl Entry {
     pub fn new(identity: Identity, api_version: &str, time: Option<Timestamp>, set: Set) -> Self {
-        Self { identity, api_version: api_version.to_owned(), time, fields: Fields::Set(set) }
+        Self { identity, api_version: api_version.to_owned(), time, fields: Fields::Set(set), is_stamped: true }
     }
 
     /// Reads everything but the fields.
@@ -178,11 +179,10 @@ impl Entry {
     }
 
     fn into_value(self) -> Value {
-        let stamp = self.time.map(|at| Value::from(time::text(at)));
         let fields = match self.fields {
             Fields::Stored(mut entry) => {
-                if let (Some(map), Some(stamp)) = (entry.as_object_mut(), stamp) {
-                    map.insert("time".to_owned(), stamp);
+                if let (true, Some(at), Some(map)) = (self.is_stamped, self.time, entry.as_object_mut()) {
+                    map.insert("time".to_owned(), time::text(at).into());
                 }
                 return entry;
             }
@@ -194,8 +194,8 @@ impl Entry {
         }
         map.insert("operation".to_owned(), self.identity.operation.as_str().into());
         map.insert("apiVersion".to_owned(), self.api_version.into());
-        if let Some(stamp) = stamp {
-            map.insert("time".to_owned(), stamp);
+        if let Some(at) = self.time {
+            map.insert("time".to_owned(), time::text(at).into());
         }
         map.insert("fieldsType".to_owned(), "FieldsV1".into());
         map.insert("fieldsV1".to_owned(), fields);
@@ -219,18 +219,24 @@ impl Managed {
         for (i, entry) in entries.iter().enumerate() {
             let (identity, api_version, time) = Entry::read(entry, i)?;
             let set = fields_v1::parse(Entry::wire_fields(entry)).map_err(|e| format!("error decoding set: {e}"))?;
-            managed.put(Entry { identity, api_version, time, fields: Fields::Set(set) });
+            managed.put(Entry { identity, api_version, time, fields: Fields::Set(set), is_stamped: true });
         }
         Ok(managed)
     }
 
     /// Takes over entries of a stored object without looking at their fields.
-    pub fn trusted(entries: &[Value]) -> Self {
+    pub fn trusted(entries: Vec<Value>) -> Self {
         let mut managed = Self::default();
-        for (i, entry) in entries.iter().enumerate() {
-            match Entry::read(entry, i) {
+        for (i, entry) in entries.into_iter().enumerate() {
+            match Entry::read(&entry, i) {
                 Ok((identity, api_version, time)) => {
-                    managed.put(Entry { identity, api_version, time, fields: Fields::Stored(entry.clone()) });
+                    managed.put(Entry {
+                        identity,
+                        api_version,
+                        time,
+                        fields: Fields::Stored(entry),
+                        is_stamped: false,
+                    });
                 }
                 Err(_) => return Self::default(),
             }
@@ -240,17 +246,15 @@ impl Managed {
 
     /// What an update starts from (upstream's `decodeLiveOrNew`): the entries it sends if they are valid, the stored
     /// ones if it sends none or invalid ones, nothing if it resets them.
-    pub fn for_update(sent: Option<&Value>, live: &[Value]) -> Self {
-        let Some(Value::Array(sent)) = sent else { return Self::trusted(live) };
-        if is_reset(sent) {
-            return Self::default();
-        }
-        if sent == live {
-            return Self::trusted(live);
-        }
-        match Self::parse(sent) {
-            Ok(managed) if !managed.is_empty() => managed,
-            _ => Self::trusted(live),
+    pub fn for_update(sent: Option<Value>, live: &[Value]) -> Self {
+        match sent {
+            Some(Value::Array(sent)) if sent == live => Self::trusted(sent),
+            Some(Value::Array(sent)) if is_reset(&sent) => Self::default(),
+            Some(Value::Array(sent)) => match Self::parse(&sent) {
+                Ok(managed) => managed,
+                Err(_) => Self::trusted(live.to_vec()),
+            },
+            _ => Self::trusted(live.to_vec()),
         }
     }
 
@@ -293,22 +297,14 @@ impl Managed {
     }
 
     /// Takes from every entry what a write changed or removed. The writer itself keeps what it `gains`.
-    pub fn lose(
-        &mut self,
-        scope: &Scope<'_>,
-        live: &Value,
-        new: &Value,
-        changes: &Changes,
-        writer: Option<(&Identity, &Set)>,
-    ) {
-        let everything = |changes: &Changes| changes.added.union(&changes.modified).union(&changes.removed);
-        let all = everything(changes);
+    pub fn lose(&mut self, scope: &Scope<'_>, write: &Write<'_>, writer: Option<(&Identity, &Set)>) {
+        let all = write.changes.all();
         self.entries.retain_mut(|entry| {
             let foreign;
             let mut lost = &all;
             if scope.is_foreign(&entry.api_version) {
-                let Some(changes) = scope.compare_at(live, new, &entry.api_version) else { return false };
-                foreign = everything(&changes);
+                let Some(changes) = scope.changes_at(write, &entry.api_version) else { return false };
+                foreign = changes.all();
                 lost = &foreign;
             }
             let kept;
@@ -317,7 +313,9 @@ impl Managed {
                 lost = &kept;
             }
             if entry.has_any(lost) {
-                entry.fields = Fields::Set(entry.set().difference(lost));
+                let mut left = entry.set();
+                left.subtract(lost);
+                entry.fields = Fields::Set(left);
             }
             !entry.is_empty()
         });
@@ -328,26 +326,35 @@ impl Managed {
         match self.entries.iter_mut().find(|e| e.identity == identity) {
             Some(entry) => {
                 if !entry.has_all(&set) {
-                    entry.fields = Fields::Set(entry.set().union(&set));
+                    let mut all = entry.set();
+                    all.extend(set);
+                    entry.fields = Fields::Set(all);
                 }
                 entry.time = Some(now);
+                entry.is_stamped = true;
             }
             None => {
                 let api_version = identity.api_version.clone();
-                self.entries.push(Entry { identity, api_version, time: Some(now), fields: Fields::Set(set) });
+                self.entries.push(Entry {
+                    identity,
+                    api_version,
+                    time: Some(now),
+                    fields: Fields::Set(set),
+                    is_stamped: true,
+                });
             }
         }
     }
 
     /// The changed fields that others own.
-    pub fn conflicts(&self, scope: &Scope<'_>, live: &Value, new: &Value, changes: &Changes) -> Vec<Conflict> {
+    pub fn conflicts(&self, scope: &Scope<'_>, write: &Write<'_>) -> Vec<Conflict> {
         let mut entries: Vec<&Entry> = self.entries.iter().collect();
         entries.sort_by_cached_key(|entry| entry.identity.text());
         let mut found = Vec::new();
         for entry in entries {
-            let foreign = scope.is_foreign(&entry.api_version).then(|| scope.compare_at(live, new, &entry.api_version));
+            let foreign = scope.is_foreign(&entry.api_version).then(|| scope.changes_at(write, &entry.api_version));
             let changes = match &foreign {
-                None => changes,
+                None => &write.changes,
                 Some(Some(foreign)) => foreign,
                 Some(None) => continue,
             };

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use super::compare::Typed;
 use super::managed::{Entry, Identity, Managed, NEVER_OWNED};
 use super::owned::{fields, with_parents};
 use super::remove::remove;
@@ -36,14 +37,14 @@ pub(super) fn merge_config(
     if let Some(last) = &last {
         new = prune(scope, new, &managed, &set, last);
     }
-    let changes = scope.compare(base, &new);
+    let write = scope.write(base, &new, Typed::LEFT);
     if !force {
-        let conflicts = managed.conflicts(scope, base, &new, &changes);
+        let conflicts = managed.conflicts(scope, &write);
         if !conflicts.is_empty() {
             return Err(Error::Conflicts(conflicts));
         }
     }
-    managed.lose(scope, base, &new, &changes, None);
+    managed.lose(scope, &write, None);
 
     let is_unchanged = live.is_some_and(|live| values::equal(live, &new));
     let time = if is_unchanged { last.and_then(|entry| entry.time) } else { Some(request.now) };

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::compare::{Changes, compare};
+use super::compare::{Changes, Typed, compare};
 use super::set::Set;
 use super::typed::Type;
 use crate::schema::Schema;
@@ -23,6 +23,14 @@ pub(super) struct Scope<'a> {
     pub reset_fields: Set,
     pub only_fields: &'a [&'a str],
     pub versions: Option<&'a dyn Versions>,
+}
+
+/// The two objects of a write, and what it changes.
+pub(super) struct Write<'v> {
+    live: &'v Value,
+    new: &'v Value,
+    typed: Typed,
+    pub changes: Changes,
 }
 
 impl<'a> Scope<'a> {
@@ -57,16 +65,17 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// What changed, as far as this endpoint can own it.
-    pub fn compare(&self, live: &Value, new: &Value) -> Changes {
-        self.filter_changes(compare(self.ty(), live, new))
+    /// Compares what was and what is to be, as far as this endpoint can own it.
+    pub fn write<'v>(&self, live: &'v Value, new: &'v Value, typed: Typed) -> Write<'v> {
+        let changes = self.filter_changes(compare(self.ty(), live, new, typed));
+        Write { live, new, typed, changes }
     }
 
-    /// The same in another version; `None` when that version is gone.
-    pub fn compare_at(&self, live: &Value, new: &Value, api_version: &str) -> Option<Changes> {
-        let (ty, live) = self.at(live, api_version)?;
-        let (_, new) = self.at(new, api_version)?;
-        Some(self.filter_changes(compare(ty, &live, &new)))
+    /// The changes of a write in another version; `None` when that version is gone.
+    pub fn changes_at(&self, write: &Write<'_>, api_version: &str) -> Option<Changes> {
+        let (ty, live) = self.at(write.live, api_version)?;
+        let (_, new) = self.at(write.new, api_version)?;
+        Some(self.filter_changes(compare(ty, &live, &new, write.typed)))
     }
 
     fn filter_changes(&self, changes: Changes) -> Changes {
@@ -79,17 +88,12 @@ impl<'a> Scope<'a> {
 
     /// The part of `set` that can be owned through this endpoint.
     pub fn filter(&self, set: Set) -> Set {
-        if set.is_empty() {
-            return set;
+        let mut set = set;
+        if !self.only_fields.is_empty() && !set.is_empty() {
+            let patterns: Vec<Vec<&str>> = self.only_fields.iter().map(|path| path.split('.').collect()).collect();
+            set = set.matching(&patterns);
         }
-        if self.only_fields.is_empty() {
-            return if self.reset_fields.is_empty() {
-                set
-            } else {
-                set.difference_with_descendants(&self.reset_fields)
-            };
-        }
-        let patterns: Vec<Vec<&str>> = self.only_fields.iter().map(|path| path.split('.').collect()).collect();
-        set.matching(&patterns).difference_with_descendants(&self.reset_fields)
+        set.subtract_with_descendants(&self.reset_fields);
+        set
     }
 }

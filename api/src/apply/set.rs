@@ -2,8 +2,6 @@
 //!
 //! Invariant: siblings are sorted and unique, and a node without the mark has something below it.
 
-use std::cmp::Ordering;
-
 use super::element::{Element, Path};
 
 /// A set of paths. The empty path is never in a set.
@@ -23,13 +21,6 @@ impl Node {
     fn new(element: Element, is_member: bool, below: Set) -> Option<Self> {
         (is_member || !below.is_empty()).then_some(Self { element, is_member, below })
     }
-}
-
-/// Nodes of two sets side by side.
-enum Side<'a> {
-    Left(&'a Node),
-    Right(&'a Node),
-    Both(&'a Node, &'a Node),
 }
 
 impl Set {
@@ -83,7 +74,7 @@ impl Set {
         }
         let node = self.node_mut(&element);
         node.is_member |= is_member;
-        node.below = if node.below.is_empty() { below } else { node.below.union(&below) };
+        node.below.extend(below);
     }
 
     pub(super) fn node(&self, element: &Element) -> Option<&Node> {
@@ -95,46 +86,18 @@ impl Set {
         self.node(first).is_some_and(|node| if rest.is_empty() { node.is_member } else { node.below.contains(rest) })
     }
 
-    fn zip<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = Side<'a>> {
-        let (mut left, mut right) = (self.nodes.iter().peekable(), other.nodes.iter().peekable());
-        std::iter::from_fn(move || {
-            let order = match (left.peek(), right.peek()) {
-                (None, None) => return None,
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some(l), Some(r)) => l.element.cmp(&r.element),
-            };
-            match order {
-                Ordering::Less => left.next().map(Side::Left),
-                Ordering::Greater => right.next().map(Side::Right),
-                Ordering::Equal => Some(Side::Both(left.next()?, right.next()?)),
-            }
-        })
-    }
-
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
-        if other.is_empty() {
-            return self.clone();
-        }
-        let merged = self.zip(other).map(|side| match side {
-            Side::Left(node) | Side::Right(node) => node.clone(),
-            Side::Both(l, r) => Node {
-                element: l.element.clone(),
-                is_member: l.is_member || r.is_member,
-                below: l.below.union(&r.below),
-            },
-        });
-        Self { nodes: merged.collect() }
+        let mut both = self.clone();
+        both.extend(other.clone());
+        both
     }
 
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        let shared = self.zip(other).filter_map(|side| match side {
-            Side::Both(l, r) => {
-                Node::new(l.element.clone(), l.is_member && r.is_member, l.below.intersection(&r.below))
-            }
-            _ => None,
+        let shared = self.nodes.iter().filter_map(|node| {
+            let twin = other.node(&node.element)?;
+            Node::new(node.element.clone(), node.is_member && twin.is_member, node.below.intersection(&twin.below))
         });
         Self { nodes: shared.collect() }
     }
@@ -142,29 +105,46 @@ impl Set {
     /// The paths of this set that are not in `other`.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
-        if other.is_empty() {
-            return self.clone();
-        }
-        let kept = self.zip(other).filter_map(|side| match side {
-            Side::Left(node) => Some(node.clone()),
-            Side::Right(_) => None,
-            Side::Both(l, r) => Node::new(l.element.clone(), l.is_member && !r.is_member, l.below.difference(&r.below)),
-        });
-        Self { nodes: kept.collect() }
+        let mut left = self.clone();
+        left.subtract(other);
+        left
     }
 
-    /// The paths of this set that are neither in `other` nor below a path of `other`.
-    #[must_use]
-    pub fn difference_with_descendants(&self, other: &Self) -> Self {
-        let kept = self.zip(other).filter_map(|side| match side {
-            Side::Left(node) => Some(node.clone()),
-            Side::Right(_) => None,
-            Side::Both(_, r) if r.is_member => None,
-            Side::Both(l, r) => {
-                Node::new(l.element.clone(), l.is_member, l.below.difference_with_descendants(&r.below))
+    /// Adds the paths of `other`.
+    pub(super) fn extend(&mut self, other: Self) {
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
+        for node in other.nodes {
+            self.push(node.element, node.is_member, node.below);
+        }
+    }
+
+    /// Takes the paths of `other` out.
+    pub(super) fn subtract(&mut self, other: &Self) {
+        if other.is_empty() {
+            return;
+        }
+        self.nodes.retain_mut(|node| {
+            if let Some(gone) = other.node(&node.element) {
+                node.is_member &= !gone.is_member;
+                node.below.subtract(&gone.below);
             }
+            node.is_member || !node.below.is_empty()
         });
-        Self { nodes: kept.collect() }
+    }
+
+    /// Takes the paths of `other`, and all below them, out.
+    pub(super) fn subtract_with_descendants(&mut self, other: &Self) {
+        self.nodes.retain_mut(|node| match other.node(&node.element) {
+            Some(gone) if gone.is_member => false,
+            Some(gone) => {
+                node.below.subtract_with_descendants(&gone.below);
+                node.is_member || !node.below.is_empty()
+            }
+            None => true,
+        });
     }
 
     /// The paths at, above or below the given dotted patterns, in which `*` is any one step.

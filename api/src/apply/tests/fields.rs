@@ -17,6 +17,12 @@ fn paths(set: &Set) -> Vec<String> {
     set.paths().iter().map(ToString::to_string).collect()
 }
 
+fn without_descendants(set: &Set, gone: &Set) -> Set {
+    let mut left = set.clone();
+    left.subtract_with_descendants(gone);
+    left
+}
+
 #[test]
 fn every_kind_of_step_is_read_and_written() {
     let fields = json!({
@@ -65,7 +71,7 @@ fn algebra() {
     assert_eq!(paths(&left.difference(&right)), [".a", ".d", ".a.c"]);
     let top = set(json!({"f:a": {}}));
     assert_eq!(paths(&left.difference(&top)), [".d", ".a.b", ".a.c"]);
-    assert_eq!(paths(&left.difference_with_descendants(&top)), [".d"]);
+    assert_eq!(paths(&without_descendants(&left, &top)), [".d"]);
     assert!(left.contains(&[Element::field("a"), Element::field("c")]));
     assert!(!left.contains(&[Element::field("a"), Element::field("x")]));
     assert!(!left.contains(&[]));

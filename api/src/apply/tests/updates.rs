@@ -177,6 +177,13 @@ fn a_manager_that_changes_its_own_fields_is_only_stamped() {
 }
 
 #[test]
+fn an_empty_list_is_not_null() {
+    let name = "io.k8s.api.rbac.v1.Role";
+    check_created("rbac.authorization.k8s.io/v1", "Role", name, json!({"rules": []}), r#"{"f:rules":{}}"#);
+    check_created("rbac.authorization.k8s.io/v1", "Role", name, json!({"rules": null}), "");
+}
+
+#[test]
 fn subresources_are_entries_of_their_own() {
     let mut server = Server::deployment();
     server.put("m1", deployment());
