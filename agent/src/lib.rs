@@ -9,6 +9,7 @@
 //! Not here: scheduling, Service routing, DNS. The agent knows the cluster only through `cluster::Cluster`.
 
 pub mod cgroup;
+mod cleanup;
 pub mod cluster;
 pub mod image;
 pub mod logs;
@@ -18,9 +19,13 @@ pub mod options;
 pub mod paths;
 pub mod pod;
 pub mod probe;
+mod run;
 pub mod runtime;
 pub mod sandbox;
 pub mod spec;
 pub mod volume;
 
+pub use cleanup::{Error as CleanupError, cleanup};
 pub use options::Options;
+pub use run::{Error, run};
+pub use sandbox::pid::pause;

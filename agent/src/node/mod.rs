@@ -1,1 +1,185 @@
-//! The Node object: registration, status, lease.
+//! The Node object: registered once, its status kept true, its lease renewed. Pods are not this module's business.
+
+pub mod facts;
+pub mod lease;
+pub mod plan;
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use api_client::{Api, Client, ObjectKey, Patch};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Node;
+use serde_json::{Value, json};
+
+use crate::{Options, pod::Shared};
+use facts::Facts;
+
+/// An unchanged status is written this often, so that readers see it is alive (kubelet's `nodeStatusReportFrequency`).
+const REPORT_EVERY: SignedDuration = SignedDuration::from_mins(5);
+/// How often conditions are looked at (kubelet's `nodeStatusUpdateFrequency`).
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Between tries to register.
+const REGISTER_RETRY: Duration = Duration::from_millis(500);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("node {node:?}: {action}")]
+    Call { node: String, action: &'static str, source: api_client::Error },
+    #[error("no address of this host found; give one with --node-ip")]
+    NoAddress,
+}
+
+/// Keeps this node's object.
+pub struct NodeKeeper {
+    api: Api<Node>,
+    name: String,
+    options: Options,
+    addresses: Vec<IpAddr>,
+    shared: Arc<Shared>,
+    facts: Facts,
+}
+
+impl NodeKeeper {
+    pub fn new(client: &Client, options: &Options, addresses: Vec<IpAddr>, shared: Arc<Shared>) -> Self {
+        Self {
+            api: client.api(),
+            name: options.node_name.clone(),
+            options: options.clone(),
+            addresses,
+            facts: Facts::read(shared.runtime.oci_runtime()),
+            shared,
+        }
+    }
+
+    fn key(&self) -> ObjectKey {
+        ObjectKey::new("", &self.name)
+    }
+
+    fn failed(&self, action: &'static str) -> impl FnOnce(api_client::Error) -> Error {
+        let node = self.name.clone();
+        move |source| Error::Call { node, action, source }
+    }
+
+    /// Creates the node or takes over the one there is, and writes its first status. Tries until it works.
+    pub async fn register(&self) -> Node {
+        loop {
+            match self.try_register().await {
+                Ok(node) => return node,
+                Err(error) => tracing::warn!(error = chain(&error), "node is not registered yet"),
+            }
+            tokio::time::sleep(REGISTER_RETRY).await;
+        }
+    }
+
+    async fn try_register(&self) -> Result<Node, Error> {
+        let labels = plan::labels(&self.name, &self.options.labels);
+        let node = match self.api.find(&self.key()).await.map_err(self.failed("get"))? {
+            Some(node) => {
+                let patch = json!({"metadata": {"labels": labels}});
+                let answer = self.api.patch(&self.key(), &Patch::Strategic(patch)).await;
+                answer.map(|(updated, _)| updated).or_else(
+                    |error| {
+                        if error.is_not_found() { Ok(node) } else { Err(error) }
+                    },
+                )
+            }
+            None => {
+                let object = json!({
+                    "apiVersion": "v1", "kind": "Node",
+                    "metadata": {"name": self.name, "labels": labels},
+                    "spec": {},
+                    // With the object, so that schedulers never see a node without resources.
+                    "status": self.status(None, Timestamp::now()).await,
+                });
+                self.api.create_value(&object).await.map(|(node, _)| node)
+            }
+        };
+        let node = node.map_err(self.failed("register"))?;
+        self.write(&self.status(Some(&node), Timestamp::now()).await).await
+    }
+
+    async fn write(&self, status: &Value) -> Result<Node, Error> {
+        let patch = json!({"status": status});
+        let answer = self.api.patch_status(&self.key(), &Patch::Strategic(patch)).await;
+        answer.map(|(node, _)| node).map_err(self.failed("write status"))
+    }
+
+    async fn status(&self, before: Option<&Node>, now: Timestamp) -> Value {
+        let runtime = &self.shared.runtime;
+        let version = runtime.version().await;
+        let images = runtime.list_images().await.unwrap_or_default();
+        let health = plan::Health {
+            runtime: version.as_ref().err().map(|error| chain(error)),
+            network: self.shared.sandboxes.network_ready().err().map(|error| chain(&error)),
+            memory_available_bytes: facts::memory_available_bytes(),
+            disk_available: facts::disk_available(&self.options.state_dir),
+            pids: facts::pids(),
+        };
+        plan::status(&plan::Input {
+            name: &self.name,
+            addresses: &self.addresses,
+            port: self.options.bind.port(),
+            max_pods: self.options.max_pods,
+            facts: &self.facts,
+            runtime_version: version.as_deref().unwrap_or("unknown"),
+            images: &images,
+            health: &health,
+            before: before.and_then(|node| node.status.as_ref()),
+            now,
+        })
+    }
+
+    /// Writes the status when it changes, and every five minutes. Also takes note of the node's pod range.
+    pub async fn keep(self, mut node: Node) {
+        let shutdown = self.shared.shutdown.clone();
+        let mut written_at = Timestamp::now();
+        loop {
+            self.shared.sandboxes.set_pod_range(node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()));
+            let lacks_range = node.spec.as_ref().is_none_or(|spec| spec.pod_cidr.is_none());
+            // Pods wait for the range: until it is there, look often.
+            let pause = if lacks_range { REGISTER_RETRY } else { LOOK_EVERY };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            if lacks_range && let Ok(Some(fresh)) = self.api.find(&self.key()).await {
+                node = fresh;
+                self.shared.sandboxes.set_pod_range(node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()));
+            }
+            let now = Timestamp::now();
+            let status = self.status(Some(&node), now).await;
+            if !plan::differs(node.status.as_ref(), &status) && now.duration_since(written_at) < REPORT_EVERY {
+                continue;
+            }
+            match self.write(&status).await {
+                Ok(fresh) => (node, written_at) = (fresh, now),
+                // Somebody deleted the node: it is registered again.
+                Err(Error::Call { source, .. }) if source.is_not_found() => {
+                    tokio::select! {
+                        () = shutdown.cancelled() => return,
+                        fresh = self.register() => node = fresh,
+                    }
+                }
+                Err(error) => tracing::warn!(error = chain(&error), "node status not written"),
+            }
+        }
+    }
+}
+
+/// The address of the interface that leads out of this host.
+pub fn own_addresses(options: &Options) -> Result<Vec<IpAddr>, Error> {
+    if let Some(address) = options.node_ip {
+        return Ok(vec![address]);
+    }
+    facts::outward_address().map(|address| vec![address]).ok_or(Error::NoAddress)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

@@ -1,6 +1,8 @@
 //! The agent's view of the cluster: the few calls a pod's life needs. One implementation speaks to an API server;
 //! static pods on a node without a server, and tests of the runtime path, use others.
 
+pub mod server;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

@@ -1,0 +1,128 @@
+//! A node's life, in the order it happens: connect, register, take back, follow, leave.
+
+use std::{sync::Arc, time::Duration};
+
+use api_client::{Cache, Client, ListParams, Received};
+use k8s_openapi::api::core::v1::Pod;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    Options, cgroup,
+    cluster::server::ApiCluster,
+    node::{self, NodeKeeper, lease},
+    pod::{PodId, Pods, Shared},
+    runtime::{self, Runtime},
+};
+
+/// Between tries to reach containerd.
+const CONTAINERD_RETRY: Duration = Duration::from_millis(500);
+/// What still runs after this at shutdown is left: pods go on either way.
+const DRAIN: Duration = Duration::from_millis(500);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Runtime(#[from] runtime::Error),
+    #[error(transparent)]
+    Node(#[from] node::Error),
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::Error),
+    #[error("create {path}")]
+    Directory { path: String, source: std::io::Error },
+}
+
+/// Runs this host as a node until shutdown. Pods keep running after it.
+pub async fn run(client: Client, options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+    std::fs::create_dir_all(&options.state_dir)
+        .map_err(|source| Error::Directory { path: options.state_dir.display().to_string(), source })?;
+    let addresses = node::own_addresses(&options)?;
+    let runtime = Runtime::new(
+        &options.containerd_address,
+        &options.containerd_namespace,
+        &options.snapshotter,
+        options.oci_runtime.as_deref(),
+    )?;
+    let tasks = TaskTracker::new();
+    let cluster = Arc::new(ApiCluster::start(&client, &options.node_name, &tasks, shutdown.clone()));
+    let shared = Arc::new(Shared::new(&options, runtime, cluster, addresses.clone(), shutdown.clone()));
+    shared.cgroups.ensure_classes(shared.node_cpu_milli)?;
+
+    let keeper = NodeKeeper::new(&client, &options, addresses, shared.clone());
+    let Some(node) = shutdown.run_until_cancelled(keeper.register()).await else { return Ok(()) };
+    shared.sandboxes.set_pod_range(node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()));
+    let uid = node.metadata.uid.clone().unwrap_or_default();
+    tasks.spawn(lease::keep(client.clone(), options.node_name.clone(), uid, shutdown.clone()));
+    tasks.spawn(keeper.keep(node));
+
+    if let Some(pods) = shutdown.run_until_cancelled(containerd(&shared)).await {
+        follow(&client, &options, pods, &tasks, &shutdown).await;
+    }
+    drain(&tasks, &shared.tasks).await;
+    Ok(())
+}
+
+/// What containerd has. Waits for containerd: without it nothing is known and nothing must be started.
+async fn containerd(shared: &Arc<Shared>) -> Pods {
+    loop {
+        match Pods::new(shared.clone()).await {
+            Ok(pods) => return pods,
+            Err(error) => tracing::warn!(%error, address = shared.runtime.address(), "waiting for containerd"),
+        }
+        tokio::time::sleep(CONTAINERD_RETRY).await;
+    }
+}
+
+/// Hands every pod of this node to its owner, until shutdown.
+async fn follow(client: &Client, options: &Options, mut pods: Pods, tasks: &TaskTracker, shutdown: &CancellationToken) {
+    pods.follow_exits();
+    let here = ListParams::default().fields(format!("spec.nodeName={}", options.node_name));
+    let cache = Cache::<Pod>::start(client, here, tasks, shutdown.clone());
+    let mut changes = cache.subscribe();
+    if shutdown.run_until_cancelled(cache.synced()).await.is_none() {
+        return;
+    }
+    reconcile(&mut pods, &cache);
+    pods.complete();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = pods.reap() => {}
+            received = changes.recv() => match received {
+                Some(Received::Change(change)) => match (change.old, change.new) {
+                    (old, Some(new)) => {
+                        let replaced = old.filter(|old| old.metadata.uid != new.metadata.uid);
+                        if let Some(old) = replaced {
+                            pods.gone(&PodId::of(&old));
+                        }
+                        pods.put(new);
+                    }
+                    (Some(old), None) => pods.gone(&PodId::of(&old)),
+                    (None, None) => {}
+                },
+                Some(Received::Rescan) => reconcile(&mut pods, &cache),
+                None => return,
+            },
+        }
+    }
+}
+
+/// Puts every pod of the snapshot, and tells of those that are not in it.
+fn reconcile(pods: &mut Pods, cache: &Cache<Pod>) {
+    let snapshot = cache.snapshot();
+    let current = snapshot.iter().map(|pod| PodId::of(pod)).collect::<std::collections::HashSet<_>>();
+    for id in pods.ids() {
+        if !current.contains(&id) {
+            pods.gone(&id);
+        }
+    }
+    snapshot.iter().for_each(|pod| pods.put(pod.clone()));
+}
+
+async fn drain(tasks: &TaskTracker, pods: &TaskTracker) {
+    tasks.close();
+    pods.close();
+    let all = async { tokio::join!(tasks.wait(), pods.wait()) };
+    if tokio::time::timeout(DRAIN, all).await.is_err() {
+        tracing::warn!("some of the agent's work did not end in time");
+    }
+}
