@@ -177,5 +177,10 @@ pub fn type_meta(bytes: &[u8]) -> Result<TypeMeta, Error> {
     typed::type_meta(bytes)
 }
 
+/// What upstream's types write for a value of `schema` that nobody set: required fields, and structs inside.
+pub fn zero(schema: Schema<'_>) -> Value {
+    typed::zero_value(schema)
+}
+
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@
 pub mod apply;
 pub mod catalogue;
 pub mod conversion;
+pub mod cron;
 pub mod decode;
 pub mod field;
 pub mod meta;

@@ -9,24 +9,48 @@
 //! add what holds for every kind: metadata, status isolation, generation.
 
 mod address;
+mod admission;
+mod autoscaler;
+mod certificate;
 mod config_map;
+mod controller_revision;
+mod cron_job;
+mod custom;
+mod daemon_set;
 mod deployment;
+mod device;
+mod endpoints;
+mod event;
 mod fill;
+mod flow_control;
 mod format;
 mod immutable_data;
+mod job;
+mod lease;
 pub mod metadata;
 mod namespace;
+mod network;
 mod node;
 mod node_selector;
+mod persistent_volume;
 mod persistent_volume_claim;
 mod place;
 pub mod pod;
+mod pod_template;
+mod policy;
+mod priority_class;
+mod quota;
+mod rbac;
 mod registry;
 mod replica_set;
 mod replication_controller;
 mod resources;
+mod runtime_class;
 mod secret;
 pub mod service;
+mod service_account;
+mod stateful_set;
+mod storage;
 mod volume_source;
 mod warnings;
 mod workload;
@@ -94,6 +118,19 @@ pub trait Strategy: Sync {
             "status" => &["spec"],
             _ => &["status"],
         }
+    }
+    /// How often an update reports what is wrong with the metadata. Upstream's store checks it, and most kinds check it
+    /// once more; clients see every complaint.
+    fn metadata_checks_on_update(&self) -> usize {
+        2
+    }
+    /// An update also checks the metadata as if the object were new.
+    fn revalidates_metadata(&self) -> bool {
+        false
+    }
+    /// Finalizers without a domain are refused unless they are upstream's own.
+    fn qualifies_finalizers(&self) -> bool {
+        true
     }
     /// Labels may be changed through the `status` subresource.
     fn status_may_change_labels(&self) -> bool {
@@ -166,6 +203,9 @@ pub trait Strategy: Sync {
         let mut errors = Errors::new();
         let root = Place::root(object);
         metadata::validate_create(&root, self.name_rule(), ctx.namespaced, &mut errors);
+        if self.qualifies_finalizers() {
+            metadata::qualified_finalizers(&root, &mut errors);
+        }
         self.rules(&root, ctx, &mut errors);
         errors
     }
@@ -174,6 +214,14 @@ pub trait Strategy: Sync {
         let mut errors = Errors::new();
         let (new, old) = (Place::root(new), Place::root(old));
         metadata::validate_update(&new, &old, &mut errors);
+        let found = errors.clone();
+        (1..self.metadata_checks_on_update()).for_each(|_| errors.extend_from_slice(&found));
+        if self.qualifies_finalizers() {
+            metadata::qualified_finalizers(&new, &mut errors);
+        }
+        if self.revalidates_metadata() && ctx.subresource.is_empty() {
+            metadata::validate(&new.field("metadata"), self.name_rule(), ctx.namespaced, &mut errors);
+        }
         if ctx.subresource == "status" {
             self.status_rules(&new, &old, ctx, &mut errors);
         } else {

@@ -126,7 +126,7 @@ fn is_zero(value: &Value) -> bool {
 }
 
 /// What Go writes for a value that was never set.
-fn zero_value(schema: Schema<'_>) -> Value {
+pub(super) fn zero_value(schema: Schema<'_>) -> Value {
     match schema.shape() {
         Shape::Object => {
             let mut map = Map::new();

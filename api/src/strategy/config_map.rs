@@ -7,6 +7,9 @@ use crate::field::Error;
 pub struct ConfigMap;
 
 impl Strategy for ConfigMap {
+    fn revalidates_metadata(&self) -> bool {
+        true
+    }
     fn rules(&self, object: &Place, _ctx: &Context, errors: &mut Errors) {
         let (data, binary) = (object.field("data"), object.field("binaryData"));
         let mut bytes = 0;

@@ -69,6 +69,22 @@ pub fn signer_name(name: &str) -> Vec<String> {
     problems
 }
 
+/// `IsDomainPrefixedPath`: `domain/path`.
+pub fn domain_prefixed_path(text: &str) -> Vec<String> {
+    if text.is_empty() {
+        return vec!["must be a non-empty string".to_owned()];
+    }
+    let Some((domain, path)) = text.split_once('/').filter(|(d, p)| !d.is_empty() && !p.is_empty()) else {
+        return vec!["must be a domain-prefixed path (such as \"acme.io/foo\")".to_owned()];
+    };
+    let mut problems = subdomain(domain);
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b);
+    if !path.bytes().all(allowed) {
+        problems.push("Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')".to_owned());
+    }
+    problems
+}
+
 /// `isValidConditionReason`.
 pub fn condition_reason(reason: &str) -> Vec<String> {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';

@@ -6,8 +6,10 @@ use serde_json::{Map, Value};
 
 use super::format;
 use super::place::{Errors, Place};
+use crate::decode;
 use crate::field::{Error, ErrorKind};
 use crate::meta;
+use crate::schema::Schemas;
 
 /// Sum of the lengths of all annotation keys and values.
 const ANNOTATIONS_MAX_BYTES: usize = 256 * 1024;
@@ -184,6 +186,17 @@ fn finalizers(finalizers: &Place, errors: &mut Errors) {
     }
 }
 
+/// `validateKubeFinalizerName`: built-in kinds take no bare names but the known ones.
+pub fn qualified_finalizers(root: &Place, errors: &mut Errors) {
+    let metadata = root.field("metadata");
+    for finalizer in metadata.field("finalizers").items() {
+        let name = finalizer.str();
+        if !name.contains('/') && ![FINALIZER_ORPHAN, FINALIZER_FOREGROUND, "kubernetes"].contains(&name) {
+            errors.push(finalizer.invalid("name is neither a standard finalizer name nor is it fully qualified"));
+        }
+    }
+}
+
 fn no_new_finalizers(new: &Place, old: &Place, errors: &mut Errors) {
     let had = old.field("finalizers");
     let has = new.field("finalizers");
@@ -262,9 +275,16 @@ fn too_long(place: &Place, limit: usize, errors: &mut Errors) {
     }
 }
 
-/// Empties the status: a creator's is never kept.
+/// Empties the status: a creator's is never kept. What remains is what the type writes even when empty.
 pub fn clear_status(object: &mut Value) {
-    meta::object_mut(object).insert("status".into(), Value::Object(Map::new()));
+    let (group, version) =
+        meta::split_api_version(object.get("apiVersion").and_then(Value::as_str).unwrap_or_default());
+    let group = if group.is_empty() { "core" } else { group.split('.').next().unwrap_or(group) };
+    let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
+    let schema = Schemas::builtin().type_named(&format!("io.k8s.api.{group}.{version}.{kind}"));
+    let status = schema.and_then(|schema| schema.field("status"));
+    let empty = status.map_or_else(|| Value::Object(Map::new()), decode::zero);
+    meta::object_mut(object).insert("status".into(), empty);
 }
 
 /// Puts back the metadata that no update changes (`rest.BeforeUpdate`).

@@ -14,6 +14,9 @@ const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 pub struct Namespace;
 
 impl Strategy for Namespace {
+    fn revalidates_metadata(&self) -> bool {
+        true
+    }
     fn name_rule(&self) -> NameRule {
         NameRule::Label
     }

@@ -13,6 +13,9 @@ const TAINT_EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 pub struct Node;
 
 impl Strategy for Node {
+    fn revalidates_metadata(&self) -> bool {
+        true
+    }
     fn default(&self, object: &mut Value) {
         let spec = meta::child_mut(object, "spec");
         pod_cidrs(spec);

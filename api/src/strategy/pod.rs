@@ -9,7 +9,7 @@ mod mounts;
 mod os;
 mod probes;
 pub mod qos;
-mod scheduling;
+pub mod scheduling;
 mod security;
 pub mod spec;
 mod subresource;
@@ -27,6 +27,9 @@ use crate::meta;
 pub struct Pod;
 
 impl Strategy for Pod {
+    fn revalidates_metadata(&self) -> bool {
+        true
+    }
     fn counts_generation(&self) -> bool {
         true
     }

@@ -49,7 +49,7 @@ fn is_native(name: &str) -> bool {
 pub fn is_extended(name: &str) -> bool {
     !is_native(name) && !name.starts_with(REQUESTS) && format::qualified_name(&format!("{REQUESTS}{name}")).is_empty()
 }
-fn is_overcommittable(name: &str) -> bool {
+pub fn is_overcommittable(name: &str) -> bool {
     is_native(name) && !is_huge_pages(name)
 }
 pub fn is_integer(name: &str) -> bool {
@@ -325,6 +325,16 @@ pub fn default_pod_level(spec: &mut Value) {
     for (field, list) in [("limits", limits), ("requests", requests)] {
         if !list.is_empty() {
             spec["resources"][field] = Value::Object(list);
+        }
+    }
+}
+
+/// Amounts finer than a thousandth are rounded up (`SetDefaults_ResourceList`).
+pub fn round_up(resources: &mut Value) {
+    for list in ["limits", "requests"] {
+        let Some(amounts) = resources.get_mut(list).and_then(Value::as_object_mut) else { continue };
+        for amount in amounts.values_mut().filter(|a| a.as_str().is_some_and(|a| a.ends_with(['n', 'u']))) {
+            *amount = read(amount).round_up_to_milli().to_string().into();
         }
     }
 }

@@ -23,6 +23,9 @@ const JSON_KEYS: &[(&str, &str)] =
 pub struct Secret;
 
 impl Strategy for Secret {
+    fn revalidates_metadata(&self) -> bool {
+        true
+    }
     fn default(&self, object: &mut Value) {
         fill(object, &[("type", Str("Opaque"))]);
         // `stringData` is write-only: it ends up in `data`, over what is there.

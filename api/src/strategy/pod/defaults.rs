@@ -100,6 +100,7 @@ fn container(container: &mut Value) {
     let policy = pull_policy(text(container, "image"));
     fill(container, &[("imagePullPolicy", Str(policy))]);
     fill(container, CONTAINER);
+    with(container, "resources", resources::round_up);
     each(container, "ports", |port| fill(port, PROTOCOL));
     each(container, "env", |env| {
         with(env, "valueFrom", |source| {
