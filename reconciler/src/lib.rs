@@ -68,5 +68,6 @@ pub fn controllers(caches: &Caches, _options: &Options) -> Vec<Arc<dyn Controlle
     vec![
         Arc::new(controllers::deployment::Deployments::new(caches)),
         Arc::new(controllers::replicaset::ReplicaSets::new(caches)),
+        Arc::new(controllers::endpointslice::EndpointSlices::new(caches)),
     ]
 }

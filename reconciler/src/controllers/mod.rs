@@ -2,5 +2,6 @@
 
 pub mod claim;
 pub mod deployment;
+pub mod endpointslice;
 pub mod pods;
 pub mod replicaset;

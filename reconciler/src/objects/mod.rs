@@ -1,12 +1,16 @@
 //! Projections of the kinds that controllers cache: only the fields they read. Kinds with few objects, or whose
 //! whole spec is read, are `k8s-openapi`'s types.
 
+mod node;
 mod owned;
 mod pod;
 
 use api_client::Index;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Endpoints, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+pub use node::{Node, NodeCondition, NodeSpec, NodeStatus};
 pub use owned::{Owned, Owner, annotation_of, compile, controller_of, has_labels, label_of, selects};
 pub use pod::{
     Condition, Container, ContainerPort, ContainerState, ContainerStatus, Pod, PodAnnotations, PodIp, PodSpec,
@@ -20,7 +24,18 @@ pub const BY_CONTROLLER: &str = "controller";
 /// Index of owned kinds by namespace, of the objects without a controlling owner.
 pub const ORPHANS: &str = "orphans";
 
+/// Index of EndpointSlices by the name of their service.
+pub const BY_SERVICE: &str = "service";
+
 impl Cached for Deployment {}
+impl Cached for Service {}
+impl Cached for Endpoints {}
+impl Cached for EndpointSlice {
+    const INDEXES: &'static [Index<Self>] = &[Index {
+        name: BY_SERVICE,
+        of: |slice| label_of(&slice.metadata, "kubernetes.io/service-name").unwrap_or_default(),
+    }];
+}
 impl Cached for ReplicaSet {
     const INDEXES: &'static [Index<Self>] = &[
         Index { name: BY_CONTROLLER, of: |object| controller_of(&object.metadata).map_or("", |o| &o.uid) },

@@ -1,0 +1,74 @@
+//! The node as controllers see it.
+
+use api_client::{Meta, Object};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Taint;
+use serde::Deserialize;
+
+use crate::engine::Cached;
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Node {
+    pub metadata: Meta,
+    pub spec: NodeSpec,
+    pub status: NodeStatus,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeSpec {
+    pub taints: Vec<Taint>,
+    pub unschedulable: bool,
+    #[serde(rename = "podCIDR")]
+    pub pod_cidr: String,
+    #[serde(rename = "podCIDRs")]
+    pub pod_cidrs: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct NodeStatus {
+    pub conditions: Vec<NodeCondition>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeCondition {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub status: String,
+    pub reason: String,
+    pub message: String,
+    pub last_heartbeat_time: Option<Timestamp>,
+    pub last_transition_time: Option<Timestamp>,
+}
+
+impl Object for Node {
+    const GROUP: &'static str = "";
+    const VERSION: &'static str = "v1";
+    const KIND: &'static str = "Node";
+    const PLURAL: &'static str = "nodes";
+    const NAMESPACED: bool = false;
+    type Meta = Meta;
+
+    fn metadata(&self) -> &Meta {
+        &self.metadata
+    }
+}
+
+impl Cached for Node {}
+
+impl Node {
+    pub fn condition(&self, kind: &str) -> Option<&NodeCondition> {
+        self.status.conditions.iter().find(|c| c.kind == kind)
+    }
+
+    pub fn zone(&self) -> &str {
+        self.metadata.labels.get("topology.kubernetes.io/zone").map_or("", String::as_str)
+    }
+
+    pub fn has_taint(&self, key: &str, effect: &str) -> bool {
+        self.spec.taints.iter().any(|t| t.key == key && t.effect == effect)
+    }
+}
