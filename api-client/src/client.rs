@@ -45,6 +45,11 @@ impl Client {
 
     /// Metadata-only requests for a resource known at run time.
     pub fn metadata_api(&self, gvr: GroupVersionResource) -> Api<PartialObject> {
+        self.metadata_api_of(gvr)
+    }
+
+    /// Like [`Client::metadata_api`], decoded as a projection of the metadata.
+    pub fn metadata_api_of<T: Object>(&self, gvr: GroupVersionResource) -> Api<T> {
         Api::new(self.clone(), gvr, Form::Metadata)
     }
 

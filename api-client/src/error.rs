@@ -54,6 +54,9 @@ impl Error {
     pub fn is_invalid(&self) -> bool {
         self.status().is_some_and(|s| s.code == 422)
     }
+    pub fn is_method_not_allowed(&self) -> bool {
+        self.status().is_some_and(|s| s.code == 405)
+    }
     pub fn is_forbidden(&self) -> bool {
         self.status().is_some_and(|s| s.code == 403)
     }

@@ -55,7 +55,7 @@ async fn drive(client: Client, options: Options, shutdown: CancellationToken) {
     let recorder = Recorder::start(&client, "controllermanager", "", &tasks, shutdown.clone());
     let metrics = options.metrics.clone();
     let engine = Engine { client, caches, recorder, metrics, tasks: tasks.clone(), shutdown: shutdown.clone() };
-    let controllers = controllers(&engine.caches, &options);
+    let controllers = controllers(&engine.client, &engine.caches, &options);
     info!(controllers = controllers.len(), "controllers started");
     controllers.into_iter().for_each(|controller| engine.start(controller));
     shutdown.cancelled().await;
@@ -64,10 +64,17 @@ async fn drive(client: Client, options: Options, shutdown: CancellationToken) {
 }
 
 /// Every controller, over the given caches.
-pub fn controllers(caches: &Caches, _options: &Options) -> Vec<Arc<dyn Controller>> {
-    vec![
+pub fn controllers(client: &Client, caches: &Caches, options: &Options) -> Vec<Arc<dyn Controller>> {
+    let mut all: Vec<Arc<dyn Controller>> = vec![
         Arc::new(controllers::deployment::Deployments::new(caches)),
         Arc::new(controllers::replicaset::ReplicaSets::new(caches)),
         Arc::new(controllers::endpointslice::EndpointSlices::new(caches)),
-    ]
+        Arc::new(controllers::serviceaccount::DefaultServiceAccounts::new(caches)),
+        Arc::new(controllers::namespace::Namespaces::new(client, caches)),
+        Arc::new(controllers::garbage::GarbageCollector::new(client, caches)),
+    ];
+    if let Some(root_ca) = options.root_ca.clone() {
+        all.push(Arc::new(controllers::serviceaccount::RootCaPublisher::new(caches, root_ca)));
+    }
+    all
 }

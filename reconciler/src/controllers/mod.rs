@@ -3,5 +3,8 @@
 pub mod claim;
 pub mod deployment;
 pub mod endpointslice;
+pub mod garbage;
+pub mod namespace;
 pub mod pods;
 pub mod replicaset;
+pub mod serviceaccount;

@@ -11,6 +11,11 @@ use tokio_util::task::TaskTracker;
 /// An object type that is cached, with the orders its readers need.
 pub trait Cached: Object {
     const INDEXES: &'static [Index<Self>] = &[];
+
+    /// Which objects of the kind.
+    fn params() -> ListParams {
+        ListParams::default()
+    }
 }
 
 /// The caches of a process, started when first asked for.
@@ -29,13 +34,22 @@ impl Caches {
         Self(Arc::new(Shared { client, tasks, shutdown, started: Mutex::default() }))
     }
 
+    /// The tracker that the process's tasks belong to.
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.0.tasks
+    }
+
+    pub fn shutdown(&self) -> &CancellationToken {
+        &self.0.shutdown
+    }
+
     /// The cache of all objects of a kind.
     pub fn get<T: Cached>(&self) -> Cache<T> {
         let mut started = self.0.started.lock().unwrap_or_else(PoisonError::into_inner);
         let cache = started.entry(TypeId::of::<T>()).or_insert_with(|| {
             let api = self.0.client.api::<T>();
             let shutdown = self.0.shutdown.clone();
-            Box::new(Cache::<T>::start_indexed(api, ListParams::default(), T::INDEXES, &self.0.tasks, shutdown))
+            Box::new(Cache::<T>::start_indexed(api, T::params(), T::INDEXES, &self.0.tasks, shutdown))
         });
         cache.downcast_ref::<Cache<T>>().expect("the map is keyed by the type").clone()
     }

@@ -7,6 +7,9 @@ use futures_util::future::{BoxFuture, FutureExt};
 
 use super::queue::Queue;
 
+/// Puts a key into a controller's queue.
+pub type Waker = Arc<dyn Fn(ObjectKey) + Send + Sync>;
+
 /// Collects inputs; the engine connects them to the queue.
 #[derive(Default)]
 pub struct Inputs {
@@ -17,7 +20,7 @@ pub(super) struct Input {
     /// `pods` or `deployments.apps`.
     pub(super) resource: String,
     pub(super) primary: bool,
-    pub(super) connect: Box<dyn FnOnce(Arc<dyn Fn(ObjectKey) + Send + Sync>) + Send>,
+    pub(super) connect: Box<dyn FnOnce(Waker) + Send>,
     pub(super) synced: Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>,
     /// Keys to visit on resync; only the primary input has them.
     pub(super) keys: Box<dyn Fn() -> Vec<ObjectKey> + Send + Sync>,
@@ -45,6 +48,23 @@ impl Inputs {
         self.push(cache, false, Box::new(Vec::new), |_, _| {});
     }
 
+    /// A source of keys other than a cache. `connect` gets what wakes a key; `synced` returns when all keys that exist
+    /// were woken.
+    pub fn source(
+        &mut self,
+        resource: &str,
+        connect: impl FnOnce(Waker) + Send + 'static,
+        synced: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static,
+    ) {
+        self.inputs.push(Input {
+            resource: resource.to_owned(),
+            primary: false,
+            connect: Box::new(connect),
+            synced: Box::new(synced),
+            keys: Box::new(Vec::new),
+        });
+    }
+
     fn push<T: Object>(
         &mut self,
         cache: &Cache<T>,
@@ -68,10 +88,7 @@ impl Inputs {
 }
 
 /// A waker into `queue`.
-pub(super) fn waker(
-    queue: Arc<Queue>,
-    added: impl Fn() + Send + Sync + 'static,
-) -> Arc<dyn Fn(ObjectKey) + Send + Sync> {
+pub(super) fn waker(queue: Arc<Queue>, added: impl Fn() + Send + Sync + 'static) -> Waker {
     Arc::new(move |key| {
         if queue.add(key) {
             added();

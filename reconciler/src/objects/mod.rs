@@ -4,10 +4,11 @@
 mod node;
 mod owned;
 mod pod;
+mod small;
 
 use api_client::Index;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Endpoints, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 pub use node::{Node, NodeCondition, NodeSpec, NodeStatus};
@@ -16,6 +17,8 @@ pub use pod::{
     Condition, Container, ContainerPort, ContainerState, ContainerStatus, Pod, PodAnnotations, PodIp, PodSpec,
     PodStatus, Terminated,
 };
+
+pub use small::{RootCa, ServiceAccount};
 
 use crate::engine::Cached;
 
@@ -28,6 +31,7 @@ pub const ORPHANS: &str = "orphans";
 pub const BY_SERVICE: &str = "service";
 
 impl Cached for Deployment {}
+impl Cached for Namespace {}
 impl Cached for Service {}
 impl Cached for Endpoints {}
 impl Cached for EndpointSlice {

@@ -1,0 +1,189 @@
+//! Namespace deletion: empties a namespace that is being deleted, pods before everything else, and lets it go when
+//! nothing is left. Works on whatever the server serves, by metadata alone.
+
+pub mod plan;
+
+use std::time::Duration;
+
+use api_client::discovery::{self, Discovery, Served};
+use api_client::{Cache, Client, DeleteParams, List, ListParams, Object, ObjectKey, PartialObject, Patch, Propagation};
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::stream;
+use k8s_openapi::api::core::v1::Namespace;
+use plan::Found;
+use serde_json::{Value, json};
+
+use crate::engine::{Caches, Controller, Done, Error, Inputs, Output, Work};
+use crate::objects::Pod;
+
+/// The finalizer in a namespace's spec that this controller removes.
+const FINALIZER: &str = "kubernetes";
+/// Resources emptied at a time.
+const PARALLEL: usize = 8;
+
+pub struct Namespaces {
+    client: Client,
+    namespaces: Cache<Namespace>,
+    pods: Cache<Pod>,
+}
+
+impl Namespaces {
+    pub fn new(client: &Client, caches: &Caches) -> Self {
+        Self { client: client.clone(), namespaces: caches.get(), pods: caches.get() }
+    }
+}
+
+#[async_trait]
+impl Controller for Namespaces {
+    fn name(&self) -> &'static str {
+        "namespace-controller"
+    }
+
+    fn inputs(&self, inputs: &mut Inputs) {
+        inputs.primary(&self.namespaces);
+        let namespaces = self.namespaces.clone();
+        inputs.watch(&self.pods, move |change, wake| {
+            let key = ObjectKey::new("", change.key.namespace.as_str());
+            let is_going = || namespaces.get(&key).is_some_and(|n| n.metadata.deletion_timestamp.is_some());
+            if change.new.is_none() && is_going() {
+                wake(key);
+            }
+        });
+    }
+
+    fn outputs(&self) -> &'static [Output] {
+        const OUTPUTS: &[Output] = &[
+            Output::exclusive("", "namespaces/status"),
+            Output::exclusive("", "namespaces/finalize"),
+            // Deletions in namespaces that are being deleted.
+            Output::shared("*", "*"),
+        ];
+        OUTPUTS
+    }
+
+    async fn reconcile(&self, key: &ObjectKey, work: &Work) -> Result<Done, Error> {
+        let going = |n: &Namespace| n.metadata.deletion_timestamp.is_some() && has_finalizer(n);
+        if !self.namespaces.get(key).is_some_and(|n| going(&n)) {
+            return Ok(Done::Settled);
+        }
+        let Some(namespace) = work.live::<Namespace>().find(key).await?.filter(going) else { return Ok(Done::Settled) };
+        let phase = namespace.status.as_ref().and_then(|s| s.phase.as_deref());
+        if phase != Some("Terminating") {
+            let patch = json!({"status": {"phase": "Terminating"}});
+            work.patch_status::<Namespace>(key, &Patch::Merge(patch)).await?;
+        }
+        let found = self.empty(&key.name).await?;
+        let old = namespace.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+        let conditions = plan::conditions(&old, &found, work.now());
+        if conditions != old {
+            let patch = json!({"status": {"conditions": conditions}});
+            work.patch_status::<Namespace>(key, &Patch::Merge(patch)).await?;
+        }
+        if found.is_empty() {
+            finalize(work, key).await?;
+            return Ok(Done::Settled);
+        }
+        let since = namespace.metadata.deletion_timestamp.as_ref().map(|t| work.now().duration_since(t.0));
+        let age = since.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default();
+        Ok(Done::After(found.pause(age)))
+    }
+}
+
+fn has_finalizer(namespace: &Namespace) -> bool {
+    let finalizers = namespace.spec.as_ref().and_then(|s| s.finalizers.as_deref()).unwrap_or_default();
+    finalizers.iter().any(|f| f == FINALIZER)
+}
+
+/// Removes our finalizer; with the last one the server removes the namespace.
+async fn finalize(work: &Work, key: &ObjectKey) -> Result<(), Error> {
+    let Some(namespace) = work.live::<Namespace>().find(key).await? else { return Ok(()) };
+    let mut value = json!(namespace);
+    let left: Vec<Value> = value["spec"]["finalizers"].as_array().cloned().unwrap_or_default();
+    value["spec"]["finalizers"] = left.into_iter().filter(|f| f != FINALIZER).collect::<Vec<_>>().into();
+    match work.replace_subresource::<Namespace>(key, "finalize", &value).await {
+        Ok(_) => Ok(()),
+        Err(Error::Api(e)) if e.is_not_found() => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+impl Namespaces {
+    /// One round over everything in the namespace.
+    async fn empty(&self, namespace: &str) -> Result<Found, Error> {
+        let Discovery { resources, failed } = discovery::read(&self.client).await?;
+        let mut found = Found { undiscovered: failed, ..Found::default() };
+        let deletable = |r: &Served| r.gvr.namespaced && r.has_verbs(&["delete"]);
+        let (pods, others): (Vec<Served>, Vec<Served>) =
+            resources.into_iter().filter(deletable).partition(|r| r.gvr.group.is_empty() && r.gvr.resource == "pods");
+        for resource in &pods {
+            note(&mut found, resource, self.empty_resource(resource, namespace).await);
+        }
+        // What pods use goes only after the pods are gone (`OrderedNamespaceDeletion`).
+        if !found.remaining.is_empty() || !found.errors.is_empty() {
+            return Ok(found);
+        }
+        let emptied = stream::iter(others.into_iter().map(|resource| async move {
+            let left = self.empty_resource(&resource, namespace).await;
+            (resource, left)
+        }));
+        let emptied: Vec<_> = emptied.buffer_unordered(PARALLEL).collect().await;
+        for (resource, left) in emptied {
+            note(&mut found, &resource, left);
+        }
+        found.errors.sort();
+        Ok(found)
+    }
+
+    /// Deletes all objects of a resource in the namespace; gives those left.
+    async fn empty_resource(
+        &self,
+        resource: &Served,
+        namespace: &str,
+    ) -> Result<Vec<PartialObject>, api_client::Error> {
+        let api = self.client.metadata_api(resource.gvr.clone());
+        let all = ListParams::namespace(namespace);
+        let list = |listed: Result<List<PartialObject>, api_client::Error>| match listed {
+            Ok(list) => Ok(list.items),
+            // Served by discovery only: there is nothing to delete.
+            Err(e) if e.is_not_found() || e.is_method_not_allowed() => Ok(Vec::new()),
+            Err(e) => Err(e),
+        };
+        let before = list(api.list(&all).await)?;
+        if before.is_empty() {
+            return Ok(before);
+        }
+        let params = DeleteParams::default().propagation(Propagation::Background);
+        let collected = if resource.has_verbs(&["deletecollection"]) {
+            api.delete_collection(&all, &params).await.map(|()| true)
+        } else {
+            Ok(false)
+        };
+        match collected {
+            Ok(true) => {}
+            Err(e) if !(e.is_not_found() || e.is_method_not_allowed()) => return Err(e),
+            _ => {
+                for object in &before {
+                    match api.delete(&object.key(), &params).await {
+                        Err(e) if !e.is_not_found() => return Err(e),
+                        _ => {}
+                    }
+                }
+            }
+        }
+        list(api.list(&all).await)
+    }
+}
+
+fn note(found: &mut Found, resource: &Served, left: Result<Vec<PartialObject>, api_client::Error>) {
+    match left {
+        Err(e) => found.errors.push(e.to_string()),
+        Ok(left) if left.is_empty() => {}
+        Ok(left) => {
+            found.remaining.insert(format!("{}.{}", resource.gvr.resource, resource.gvr.group), left.len());
+            for finalizer in left.iter().flat_map(|o| &o.metadata.finalizers) {
+                *found.finalizers.entry(finalizer.clone()).or_default() += 1;
+            }
+        }
+    }
+}
