@@ -70,6 +70,8 @@ pub struct Resource {
     pub stored: bool,
     /// A finished deletion answers with the deleted object rather than a Status (upstream's `ReturnDeletedObject`).
     pub returns_deleted: bool,
+    /// What requests for this version are warned of; empty for versions that are not deprecated.
+    pub deprecation: String,
     /// Defined by a CustomResourceDefinition.
     pub custom: bool,
     /// Key prefix in the store, without a trailing slash.

@@ -51,6 +51,7 @@ fn row(spec: &Value, names: &Value, version: &Value, storage: &str) -> Result<Re
         verbs: owned(&VERBS),
         stored: true,
         returns_deleted: false,
+        deprecation: deprecation(version, &group, &name, &kind),
         custom: true,
         storage_prefix: format!("/registry/{group}/{plural}"),
         storage_version: storage.to_owned(),
@@ -63,6 +64,15 @@ fn row(spec: &Value, names: &Value, version: &Value, storage: &str) -> Result<Re
         schemas,
         schema_node,
     })
+}
+
+/// What the definition warns of, or upstream's words where it only says that the version is deprecated.
+fn deprecation(version: &Value, group: &str, name: &str, kind: &str) -> String {
+    match (&version["deprecated"], version["deprecationWarning"].as_str()) {
+        (Value::Bool(true), Some(warning)) => warning.to_owned(),
+        (Value::Bool(true), None) => format!("{group}/{name} {kind} is deprecated"),
+        _ => String::new(),
+    }
 }
 
 fn subresources(version: &Value, group: &str, name: &str, kind: &str) -> Vec<Subresource> {

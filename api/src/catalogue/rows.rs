@@ -81,12 +81,22 @@ fn resource(line: &str, schemas: &Arc<Schemas>) -> Resource {
         selectable_fields: list(selectable, ' '),
         stored: store != "-",
         returns_deleted: RETURN_DELETED.contains(&(group.as_str(), plural)),
+        deprecation: deprecation(&group, plural).to_owned(),
         custom: false,
         storage_prefix: format!("/registry/{}", if store == "-" { plural } else { store }),
         storage_version: storage_version(&group, version).to_owned(),
         schemas: schemas.clone(),
         schema_node: schema.id(),
         group,
+    }
+}
+
+/// Upstream's warning for resources on their way out (`APILifecycleDeprecated`).
+fn deprecation(group: &str, plural: &str) -> &'static str {
+    match (group, plural) {
+        ("", "componentstatuses") => "v1 ComponentStatus is deprecated in v1.19+",
+        ("", "endpoints") => "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+        _ => "",
     }
 }
 

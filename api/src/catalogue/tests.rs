@@ -72,7 +72,7 @@ fn a_definition_makes_rows_of_its_served_versions() {
         "versions": [
             {"name": "v1", "served": true, "storage": true, "schema": schema, "subresources": {"status": {}, "scale": {}},
              "additionalPrinterColumns": [{"name": "F", "type": "string", "jsonPath": ".spec.f"}]},
-            {"name": "v1beta1", "served": true, "storage": false, "schema": schema},
+            {"name": "v1beta1", "served": true, "storage": false, "deprecated": true, "schema": schema},
             {"name": "v1alpha1", "served": false, "storage": false, "schema": schema}]}});
     let rows = custom_rows(&definition).unwrap();
     let catalogue = Catalogue::builtin().with(rows);
@@ -85,4 +85,5 @@ fn a_definition_makes_rows_of_its_served_versions() {
     assert_eq!(row.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["Name", "F"]);
     let beta = catalogue.by_kind("example.com", "v1beta1", "Thing").unwrap();
     assert_eq!(beta.columns[1].name, "Age");
+    assert_eq!((row.deprecation.as_str(), beta.deprecation.as_str()), ("", "example.com/v1beta1 Thing is deprecated"));
 }
