@@ -19,6 +19,7 @@ pub mod encode;
 pub mod endpoint;
 pub mod health;
 pub mod kubeconfig;
+pub mod openapi;
 pub mod openid;
 pub mod options;
 pub mod pipeline;

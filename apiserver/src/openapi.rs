@@ -89,7 +89,9 @@ fn first(call: &Call, offered: &[&'static str]) -> Result<&'static str, Status> 
             range => offered.iter().find(|kind| **kind == range).copied(),
         })
         .next()
-        .ok_or_else(|| Status::not_acceptable(format!("only the following media types are accepted: {}", offered.join(", "))))
+        .ok_or_else(|| {
+            Status::not_acceptable(format!("only the following media types are accepted: {}", offered.join(", ")))
+        })
 }
 
 fn unchanged(call: &Call, tag: &str) -> Option<Response<Body>> {

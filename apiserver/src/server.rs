@@ -1,6 +1,6 @@
 //! The running API server: the state every request shares, and the handle that owns its tasks.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use api::catalogue::{Catalogue, Resource};
 use arc_swap::ArcSwap;
@@ -45,6 +45,8 @@ pub struct Server {
     pub authenticator: Authenticator,
     pub authorizer: Authorizer,
     pub admission: Chain,
+    /// This server, for parts that call it from within.
+    pub itself: Weak<Server>,
     /// Ends every task and every open watch.
     pub shutdown: CancellationToken,
     /// Owns every task of this server.
@@ -81,7 +83,8 @@ impl ApiServer {
             None => Arc::new(pki::Cluster::ephemeral(&options.names(), Timestamp::now())?),
         };
         let authenticator = Authenticator::new(&identity, &options.token_issuer())?;
-        let server = Server {
+        let server = Arc::new_cyclic(|itself| Server {
+            itself: Weak::clone(itself),
             options,
             store,
             cache,
@@ -93,9 +96,8 @@ impl ApiServer {
             admission: Chain::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
-        };
+        });
         server.tasks.spawn(Arc::clone(&server.cache).run(server.shutdown.clone()));
-        let server = Arc::new(server);
         if server.options.bootstrap {
             server.tasks.spawn(bootstrap::run(Arc::clone(&server)));
         }

@@ -36,6 +36,11 @@ pub fn identity(user: &crate::user::User) -> Option<&str> {
     user.in_group(GROUP_NODES).then(|| user::node_name(&user.name)).flatten()
 }
 
+/// The secrets a pod refers to.
+pub fn secrets_of(pod: &serde_json::Value) -> Vec<String> {
+    References::of_pod(pod).secrets
+}
+
 impl Authorizer {
     pub fn decide(&self, server: &Server, asked: &Attributes<'_>) -> Decision {
         let Some(node) = identity(asked.user) else { return Decision::NoOpinion(String::new()) };

@@ -133,6 +133,16 @@ async fn ensure(server: &Arc<Server>, wanted: Wanted) -> Result<(), Error> {
     }
 }
 
+/// Replaces an object as `system:apiserver`. For parts of the server that write on their own behalf.
+pub(crate) async fn put(server: &Server, path: &str, object: &Value) -> Result<(), Error> {
+    let Some(server) = server.itself.upgrade() else {
+        let detail = "the server is stopping".to_owned();
+        return Err(Error::Answer { method: Method::PUT, path: path.to_owned(), detail });
+    };
+    // Boxed: the pipeline leads to admission, and admission here.
+    Box::pin(send(&server, Method::PUT, path, Some(object))).await.map(drop)
+}
+
 /// The object as the cache has it.
 fn find(server: &Server, group: &str, resource: &str, key: &str) -> Option<Value> {
     let (_, cache) = server.resource(group, resource)?;

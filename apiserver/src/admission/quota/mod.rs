@@ -1,0 +1,129 @@
+//! ResourceQuota: what a write adds to a namespace's use is checked against every quota of the namespace and, if all
+//! have room, added to their status before the object is written.
+//!
+//! Invariant: used never exceeds hard by writes of this server or of others: the status is replaced only if nobody
+//! changed it since it was read. A write that fails afterwards leaves a little too much counted; the quota controller
+//! corrects that, never the other way round.
+
+mod scope;
+mod usage;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::Value;
+
+use api::meta;
+use api::quantity::Quantity;
+use api::status::Status;
+
+use super::{AdmissionRequest, Operation, all};
+use crate::bootstrap;
+use crate::server::Server;
+
+/// Reads tried again when others change the same quota; then the writer is told to.
+const ATTEMPTS_MAX: usize = 10;
+
+type Amounts = BTreeMap<String, Quantity>;
+
+/// One lock per namespace with writes under way, so that they queue instead of competing.
+#[derive(Debug, Default)]
+pub struct Quota {
+    namespaces: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Quota {
+    pub async fn validate(&self, server: &Server, request: &mut AdmissionRequest<'_>) -> Result<(), Status> {
+        let writes = matches!(request.operation, Operation::Create | Operation::Update);
+        if request.namespace.is_empty() || !writes || !request.info.subresource.is_empty() {
+            return Ok(());
+        }
+        if all(server, "", "resourcequotas", request.namespace).is_empty() {
+            return Ok(());
+        }
+        let added = usage::added(request);
+        if added.is_empty() {
+            return Ok(());
+        }
+        let lock = self.lock_of(request.namespace);
+        let _queued = lock.lock().await;
+        for _ in 0..ATTEMPTS_MAX {
+            server.cache.fresh().await?;
+            let changes = plan(request, &added, &all(server, "", "resourcequotas", request.namespace))?;
+            if request.dry_run || charge(server, changes).await? {
+                return Ok(());
+            }
+        }
+        let why = "status unknown for quota: it changed too often; please try again";
+        Err(request.forbidden(why))
+    }
+
+    fn lock_of(&self, namespace: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody else holds a lock that only this map knows.
+        namespaces.retain(|_, lock| Arc::strong_count(lock) > 1);
+        Arc::clone(namespaces.entry(namespace.to_owned()).or_default())
+    }
+}
+
+/// Writes the new statuses; false when one of them was changed by somebody else.
+async fn charge(server: &Server, changes: Vec<Value>) -> Result<bool, Status> {
+    for quota in changes {
+        let path =
+            format!("/api/v1/namespaces/{}/resourcequotas/{}/status", meta::namespace(&quota), meta::name(&quota));
+        match bootstrap::put(server, &path, &quota).await {
+            Ok(()) => {}
+            Err(bootstrap::Error::Refused { code: 409 | 404, .. }) => return Ok(false),
+            Err(error) => return Err(Status::internal(error)),
+        }
+    }
+    Ok(true)
+}
+
+/// The quotas with their new status, or the refusal of the write. Pure.
+fn plan(request: &AdmissionRequest<'_>, added: &Amounts, quotas: &[Value]) -> Result<Vec<Value>, Status> {
+    let mut changes = Vec::new();
+    for quota in quotas {
+        let name = meta::name(quota);
+        let hard = amounts(&quota["status"]["hard"]);
+        if !scope::matches(quota, request, &hard) {
+            continue;
+        }
+        if let Some(missing) = usage::unspecified(request, &hard) {
+            return Err(request.forbidden(format!("failed quota: {name}: must specify {missing}")));
+        }
+        let used = amounts(&quota["status"]["used"]);
+        let mut next = quota.clone();
+        let (mut over, mut counted) = (Vec::new(), false);
+        for (resource, amount) in added {
+            let Some(limit) = hard.get(resource) else { continue };
+            let before = used.get(resource).copied().unwrap_or(Quantity::new(0, amount.format()));
+            let after = before.plus(*amount);
+            if after > *limit && amount.sign() > 0 {
+                over.push((resource, amount, before, limit));
+            }
+            next["status"]["used"][resource.as_str()] = after.to_string().into();
+            counted = true;
+        }
+        if !over.is_empty() {
+            let list = |text: &dyn Fn(&(&String, &Quantity, Quantity, &Quantity)) -> String| {
+                over.iter().map(|o| format!("{}={}", o.0, text(o))).collect::<Vec<_>>().join(",")
+            };
+            return Err(request.forbidden(format!(
+                "exceeded quota: {name}, requested: {}, used: {}, limited: {}",
+                list(&|o| o.1.to_string()),
+                list(&|o| o.2.to_string()),
+                list(&|o| o.3.to_string())
+            )));
+        }
+        if counted {
+            changes.push(next);
+        }
+    }
+    Ok(changes)
+}
+
+fn amounts(list: &Value) -> Amounts {
+    let given = list.as_object().into_iter().flatten();
+    given.filter_map(|(name, amount)| Some((name.clone(), Quantity::parse(amount.as_str()?).ok()?))).collect()
+}
