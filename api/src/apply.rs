@@ -9,6 +9,7 @@
 mod compare;
 mod conflict;
 mod element;
+mod entry;
 mod fields_v1;
 mod last_applied;
 mod managed;
@@ -23,6 +24,7 @@ mod set;
 mod time;
 mod typed;
 mod values;
+mod versions;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -33,15 +35,17 @@ use crate::status::Status;
 
 pub use conflict::Conflict;
 pub use element::{Element, Path};
+pub use entry::Operation;
 pub use last_applied::LAST_APPLIED_ANNOTATION;
-pub use managed::{MAX_UPDATE_MANAGERS, Operation, validate};
+pub use managed::{MAX_UPDATE_MANAGERS, validate};
 pub use scale::Scale;
-pub use scope::Versions;
 pub use set::Set;
 pub use time::keep_unchanged_times;
+pub use versions::{Served, Versions};
 
 use compare::Typed;
-use managed::{Identity, Managed};
+use entry::Identity;
+use managed::Managed;
 use scope::Scope;
 
 /// The name recorded for a write that does not name its field manager.

@@ -1,7 +1,7 @@
 //! Conflicts: fields another manager owns that an apply would change, and the words upstream has for them.
 
 use super::element::Path;
-use super::managed::{Identity, Operation};
+use super::entry::{Identity, Operation};
 use crate::status::Cause;
 
 /// One field that another manager owns.

@@ -4,7 +4,8 @@
 use serde_json::Value;
 
 use super::compare::Typed;
-use super::managed::{Entry, Identity, Managed, NEVER_OWNED};
+use super::entry::{Entry, Identity};
+use super::managed::{Managed, NEVER_OWNED};
 use super::owned::{fields, with_parents};
 use super::remove::remove;
 use super::scope::Scope;
@@ -76,19 +77,19 @@ fn prune(scope: &Scope<'_>, merged: Value, others: &Managed, set: &Set, last: &E
         pruned = add_back_owned(scope, &at_last, pruned, &last.api_version, version, owned);
     }
     let pruned = keep_what_was_not_applied(ty, &at_last, &pruned, &last_set);
-    scope.back(&pruned, &last.api_version).map_or(merged, |value| value.into_owned())
+    scope.at(&pruned, scope.api_version).map_or(merged, |(_, object)| object.into_owned())
 }
 
-/// Undoes the removal of what somebody owns in `version`.
+/// Undoes the removal of what somebody owns in `version`. Both objects are in the version `from`.
 fn add_back_owned(scope: &Scope<'_>, merged: &Value, pruned: Value, from: &str, version: &str, owned: &Set) -> Value {
-    if !scope.is_foreign(version) && !scope.is_foreign(from) || version == from {
-        let ty = scope.at(merged, from).map_or_else(|| scope.ty(), |(ty, _)| ty);
-        return add_back(ty, merged, &pruned, owned);
+    let (Some((ty, merged)), Some((_, there))) = (scope.at(merged, version), scope.at(&pruned, version)) else {
+        return pruned;
+    };
+    let kept = add_back(ty, &merged, &there, owned);
+    match scope.at(&kept, from) {
+        Some((_, object)) => object.into_owned(),
+        None => pruned,
     }
-    let there = |object: &Value| scope.at(object, version).map(|(ty, object)| (ty, object.into_owned()));
-    let (Some((ty, merged_there)), Some((_, pruned_there))) = (there(merged), there(&pruned)) else { return pruned };
-    let kept = add_back(ty, &merged_there, &pruned_there, owned);
-    scope.at(&kept, from).map_or(pruned, |(_, object)| object.into_owned())
 }
 
 fn add_back(ty: Type<'_>, merged: &Value, pruned: &Value, owned: &Set) -> Value {

@@ -3,7 +3,8 @@
 
 use serde_json::Value;
 
-use super::managed::{Entry, Managed, Operation};
+use super::entry::{Entry, Operation};
+use super::managed::Managed;
 use super::set::Set;
 
 const SCALE_VERSION: &str = "autoscaling/v1";
@@ -40,7 +41,8 @@ impl Scale<'_> {
         scale.into_value()
     }
 
-    /// The managedFields of `parent` after a Scale with managedFields `scale` was written.
+    /// The managedFields of `parent` after a Scale with managedFields `scale` was written. Unlike upstream's, entries of
+    /// updates that the write does not concern stay whole, and new entries keep the time of the write.
     pub fn fields_of_parent(&self, parent: &Value, scale: &Value) -> Option<Value> {
         let managed = Managed::parse(super::managed::of(parent)).ok()?;
         let mut writers = Managed::parse(super::managed::of(scale)).ok()?;

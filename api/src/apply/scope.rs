@@ -7,15 +7,8 @@ use serde_json::Value;
 use super::compare::{Changes, Typed, compare};
 use super::set::Set;
 use super::typed::Type;
+use super::versions::Versions;
 use crate::schema::Schema;
-
-/// The other versions of a resource. Managers own fields in the version they wrote.
-pub trait Versions {
-    /// The type in a version; `None` when the version is not served (any more).
-    fn schema(&self, api_version: &str) -> Option<Schema<'_>>;
-    /// `object` in that version; `None` when it cannot be converted.
-    fn convert(&self, object: &Value, api_version: &str) -> Option<Value>;
-}
 
 pub(super) struct Scope<'a> {
     pub schema: Schema<'a>,
@@ -43,26 +36,18 @@ impl<'a> Scope<'a> {
         self.versions.is_some() && api_version != self.api_version
     }
 
-    /// `object` and its type in a version; `None` when that version is gone.
+    /// `object`, which may be in any version, and its type in a version; `None` when that version is gone.
     pub fn at<'v>(&self, object: &'v Value, api_version: &str) -> Option<(Type<'a>, Cow<'v, Value>)> {
-        match self.versions {
-            Some(versions) if api_version != self.api_version => {
-                let schema = versions.schema(api_version)?;
-                let is_there = object.get("apiVersion").and_then(Value::as_str) == Some(api_version);
-                let object =
-                    if is_there { Cow::Borrowed(object) } else { Cow::Owned(versions.convert(object, api_version)?) };
-                Some((Type::of(schema), object))
-            }
-            _ => Some((self.ty(), Cow::Borrowed(object))),
-        }
-    }
-
-    /// `object`, which is in `from`, back in the request's version.
-    pub fn back<'v>(&self, object: &'v Value, from: &str) -> Option<Cow<'v, Value>> {
-        match self.versions {
-            Some(versions) if from != self.api_version => versions.convert(object, self.api_version).map(Cow::Owned),
-            _ => Some(Cow::Borrowed(object)),
-        }
+        let Some(versions) = self.versions else { return Some((self.ty(), Cow::Borrowed(object))) };
+        let schema = if api_version == self.api_version { self.schema } else { versions.schema(api_version)? };
+        // What is compared with on creation is in no version.
+        let stated = object.get("apiVersion").and_then(Value::as_str).unwrap_or(self.api_version);
+        let object = if stated == api_version {
+            Cow::Borrowed(object)
+        } else {
+            Cow::Owned(versions.convert(object, api_version)?)
+        };
+        Some((Type::of(schema), object))
     }
 
     /// Compares what was and what is to be, as far as this endpoint can own it.

@@ -9,6 +9,7 @@ mod properties;
 mod scale;
 mod schemaless;
 mod updates;
+mod versions;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -14,7 +14,7 @@ use super::strategic::no_merge_key;
 pub(super) struct Identity<'a>(pub Option<&'a str>);
 
 impl<'a> Identity<'a> {
-    pub fn of<'v>(self, item: &'v Value) -> Option<&'v Value> {
+    pub fn of(self, item: &Value) -> Option<&Value> {
         match self.0 {
             Some(key) => item.get(key),
             None => Some(item),
@@ -22,7 +22,7 @@ impl<'a> Identity<'a> {
     }
 
     /// As [`Self::of`], but an item without the key is an error.
-    pub fn required<'v>(self, item: &'v Value) -> Result<&'v Value, Error> {
+    pub fn required(self, item: &Value) -> Result<&Value, Error> {
         self.of(item).ok_or_else(|| no_merge_key(item, self.0.unwrap_or_default()))
     }
 

@@ -57,3 +57,33 @@ fn what_the_scale_still_shows_stays() {
     let scale = object(&[entry("a", "Apply", "autoscaling/v1", "", replicas())]);
     assert_eq!(SCALE.fields_of_parent(&parent, &scale).as_ref(), parent.pointer("/metadata/managedFields"));
 }
+
+#[test]
+fn one_manager_can_own_the_replicas_both_ways() {
+    let both = json!({"f:spec": {"f:replicas": {}, "f:selector": {}}});
+    for operation in ["Apply", "Update"] {
+        let parent = object(&[entry("m", operation, "apps/v1", "", both.clone())]);
+        let scale = object(&[entry("m", operation, "autoscaling/v1", "scale", replicas())]);
+        let expected = json!([
+            entry("m", operation, "apps/v1", "", json!({"f:spec": {"f:selector": {}}})),
+            entry("m", operation, "apps/v1", "scale", replicas()),
+        ]);
+        assert_eq!(SCALE.fields_of_parent(&parent, &scale), Some(expected));
+        let shared = object(&[
+            entry("m", operation, "autoscaling/v1", "", replicas()),
+            entry("m", operation, "autoscaling/v1", "scale", replicas()),
+        ]);
+        let expected = json!([
+            entry("m", operation, "apps/v1", "", both.clone()),
+            entry("m", operation, "apps/v1", "scale", replicas()),
+        ]);
+        assert_eq!(SCALE.fields_of_parent(&parent, &shared), Some(expected));
+    }
+}
+
+#[test]
+fn a_scale_that_says_nothing_about_replicas_leaves_no_entry() {
+    let parent = object(&[entry("m", "Apply", "apps/v1", "", json!({"f:spec": {"f:selector": {}}}))]);
+    let scale = object(&[entry("s", "Update", "autoscaling/v1", "scale", json!({"f:status": {"f:replicas": {}}}))]);
+    assert_eq!(SCALE.fields_of_parent(&parent, &scale).as_ref(), parent.pointer("/metadata/managedFields"));
+}

@@ -12,7 +12,7 @@ fn server() -> Server<'static> {
 fn objects_are_granular_and_lists_atomic() {
     let mut server = server();
     server.apply("m1", json!({"spec": {"a": {"b": 1}, "l": [1, 2]}}));
-    server.check_owners(&[concat!(r#"m1 Apply 1s {"f:spec":{".":{},"f:a":{".":{},"f:b":{}},"f:l":{}}}"#)]);
+    server.check_owners(&[r#"m1 Apply 1s {"f:spec":{".":{},"f:a":{".":{},"f:b":{}},"f:l":{}}}"#]);
     server.apply("m2", json!({"spec": {"a": {"c": 2}}}));
     server.check_at("/spec", json!({"a": {"b": 1, "c": 2}, "l": [1, 2]}));
     let error = server.refused("m2", json!({"spec": {"a": {"c": 2}, "l": [1]}}));
