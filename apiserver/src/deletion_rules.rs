@@ -15,33 +15,11 @@ pub struct Rules {
     pub spec_finalizers: bool,
 }
 
-/// Resources that answer with the deleted object, by group.
-const RETURNING: [(&str, &[&str]); 3] = [
-    (
-        "",
-        &[
-            "namespaces",
-            "persistentvolumeclaims",
-            "persistentvolumes",
-            "pods",
-            "podtemplates",
-            "resourcequotas",
-            "serviceaccounts",
-            "services",
-        ],
-    ),
-    (
-        "resource.k8s.io",
-        &["deviceclasses", "devicetaintrules", "resourceclaims", "resourceclaimtemplates", "resourceslices"],
-    ),
-    ("storage.k8s.io", &["csidrivers", "csinodes", "storageclasses", "volumeattachments", "volumeattributesclasses"]),
-];
-
 impl Rules {
     pub fn of(resource: &Resource) -> Self {
         let (group, plural) = (resource.group.as_str(), resource.plural.as_str());
         Self {
-            returns_object: RETURNING.iter().any(|(g, plurals)| *g == group && plurals.contains(&plural)),
+            returns_object: resource.returns_deleted,
             orphans_by_default: matches!((group, plural), ("", "replicationcontrollers") | ("batch", "jobs")),
             garbage_collected: plural != "events",
             spec_finalizers: (group, plural) == ("", "namespaces"),

@@ -3,6 +3,7 @@
 
 use crate::endpoint::Handler;
 use crate::request::RequestInfo;
+use crate::verbs::{binding, eviction};
 use crate::{review, token_request};
 
 pub struct Special {
@@ -14,7 +15,7 @@ pub struct Special {
 }
 
 /// All rows; the handler sees every verb of its (sub)resource and answers 405 for those it lacks.
-pub static SPECIAL: &[&[Special]] = &[review::SPECIAL, token_request::SPECIAL];
+pub static SPECIAL: &[&[Special]] = &[review::SPECIAL, token_request::SPECIAL, binding::SPECIAL, eviction::SPECIAL];
 
 /// The row for a request, if it is not a generic one.
 pub fn find(info: &RequestInfo) -> Option<&'static Special> {

@@ -11,6 +11,7 @@ use api::status::Status;
 use api::strategy::Verb;
 
 use super::create;
+use super::scale;
 use super::write::{Admission, Phase};
 use super::{Target, WriteOptions};
 use crate::admission::Operation;
@@ -69,6 +70,15 @@ async fn insert(target: &mut Target, change: &mut dyn Change, options: &WriteOpt
         return Err(target.not_found(target.name()));
     }
     let mut object = change.make(target, None)?;
+    if !meta::uid(&object).is_empty() {
+        let why = format!(
+            "uid mismatch: the provided object specified uid {}, and no existing object was found",
+            meta::uid(&object)
+        );
+        return Err(target.conflict(target.name(), why));
+    }
+    // Nothing is there that a stated version could be the version of.
+    meta::metadata_mut(&mut object).remove("resourceVersion");
     create::wipe_system_fields(&mut object);
     authorize_create(target)?;
     let object = create::insert(target, object, options).await?;
@@ -92,24 +102,41 @@ async fn replace(
     revision: u64,
 ) -> Result<Option<Value>, Status> {
     let live = target.requested(old.clone());
-    let new = change.make(target, Some(&live))?;
-    if change.pins_uid() {
+    let scale = target.scale.clone();
+    let new = match &scale {
+        Some(paths) => scale::make(target, change, &live, paths)?,
+        None => change.make(target, Some(&live))?,
+    };
+    if change.pins_uid() && scale.is_none() {
         check_uid(target, &new, &old)?;
     }
     check_version(target, &new, revision)?;
     let admission_options = options.to_value("UpdateOptions");
+    let seen = |object: &Value| match &scale {
+        Some(paths) => scale::of(object, paths),
+        None => object.clone(),
+    };
     let name = target.name().to_owned();
     let admission = Admission {
         operation: Operation::Update,
         name: &name,
-        old: &live,
+        old: &seen(&live),
         options: &admission_options,
         dry_run: options.dry_run,
     };
-    let mut new = target.admit(Phase::Mutate, &admission, new).await?;
+    let mut new = match &scale {
+        // Admission sees the Scale; what it changes of it goes back into the object.
+        Some(paths) => {
+            let admitted = target.admit(Phase::Mutate, &admission, seen(&new)).await?;
+            let mut new = new;
+            scale::write_back(&mut new, &admitted, paths);
+            new
+        }
+        None => target.admit(Phase::Mutate, &admission, new).await?,
+    };
     target.deduplicate_owners(&mut new, true);
     let new = prepare(target, new, &old)?;
-    let requested = target.requested(new.clone());
+    let requested = seen(&target.requested(new.clone()));
     target.admit(Phase::Validate, &admission, requested).await?;
     swap(target, options, key, new, old, revision).await
 }
@@ -155,6 +182,8 @@ fn prepare(target: &mut Target, new: Value, old: &Value) -> Result<Value, Status
     let strategy = target.strategy;
     let mut new = convert::to_storage(&target.resource, &target.storage, new);
     target.ensure_namespace(&mut new)?;
+    // An update that states no version is one of the stored version.
+    meta::metadata_mut(&mut new).insert("resourceVersion".to_owned(), meta::resource_version(old).into());
     strategy.prepare_update(&mut new, old, &target.context(Verb::Update));
     let errors = strategy.validate_update(&new, old, &target.context(Verb::Update));
     if !errors.is_empty() {
@@ -162,7 +191,6 @@ fn prepare(target: &mut Target, new: Value, old: &Value) -> Result<Value, Status
     }
     let warnings = strategy.warnings(&new, Some(old), &target.context(Verb::Update));
     target.warnings.extend(warnings);
-    meta::metadata_mut(&mut new).insert("resourceVersion".to_owned(), meta::resource_version(old).into());
     apply::keep_unchanged_times(old, &mut new);
     Ok(new)
 }

@@ -7,9 +7,9 @@ use uuid::Uuid;
 use api::apply;
 use api::meta;
 use api::status::Status;
-use api::strategy::{self, Verb};
+use api::strategy::Verb;
 
-use super::write::{self, Admission, Expected, Phase};
+use super::write::{self, Admission, Phase};
 use super::{Target, WriteOptions, finish};
 use crate::admission::Operation;
 use crate::body::Body;
@@ -22,17 +22,11 @@ const GENERATE_ATTEMPTS_MAX: usize = 8;
 
 pub async fn create(target: &mut Target, body: Body) -> Result<Response<Body>, Status> {
     let options = WriteOptions::create(&target.call.query)?;
-    let resource = target.resource.clone();
-    let expected = Expected {
-        schema: resource.schema(),
-        group: &resource.group,
-        version: &resource.version,
-        kind: &resource.kind,
-    };
-    let decoded = write::decode_body(&target.call.parts.headers, body, &expected, options.field_validation).await?;
+    let decoded =
+        write::decode_body(&target.call.parts.headers, body, &target.expected(), options.field_validation).await?;
     target.warnings.extend(decoded.warnings);
     let mut object = decoded.object;
-    strategy::of(&resource.group, &resource.plural).default(&mut object);
+    target.default(&mut object);
     wipe_system_fields(&mut object);
     target.ensure_namespace(&mut object)?;
     target.deduplicate_owners(&mut object, false);

@@ -219,7 +219,12 @@ async fn admit(
     Ok(())
 }
 
-fn check_preconditions(target: &Target, object: &Value, name: &str, options: &DeleteOptions) -> Result<(), Status> {
+pub(super) fn check_preconditions(
+    target: &Target,
+    object: &Value,
+    name: &str,
+    options: &DeleteOptions,
+) -> Result<(), Status> {
     let conflict = |why: String| Err(Status::conflict(&target.resource.group, &target.resource.kind, name, why));
     if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != meta::uid(object)) {
         return conflict(format!(

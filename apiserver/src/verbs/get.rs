@@ -18,6 +18,9 @@ pub async fn get(target: &Target) -> Result<Response<Body>, Status> {
     let key = target.key(target.namespace(), target.name());
     let snapshot = target.cache.snapshot();
     let item = snapshot.get(&key).ok_or_else(|| target.not_found(target.name()))?;
+    if target.scale.is_some() {
+        return super::finish(target, StatusCode::OK, item.value());
+    }
     let form = &target.form;
     let same_version =
         target.resource.version == target.storage.version && target.resource.group == target.storage.group;

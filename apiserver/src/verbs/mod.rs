@@ -1,6 +1,7 @@
 //! The verbs, each one function over any resource's row. [`serve`] finds the row and picks the verb; no kind's name
 //! appears here.
 
+pub mod binding;
 mod change;
 mod collection;
 mod continuation;
@@ -8,10 +9,12 @@ mod create;
 mod delete;
 mod delete_options;
 mod deletion;
+pub mod eviction;
 mod get;
 mod list;
 mod list_options;
 mod patch;
+mod scale;
 mod target;
 mod update;
 mod watch;

@@ -9,7 +9,6 @@ use api::decode::{self, FieldValidation};
 use api::field;
 use api::patch;
 use api::status::Status;
-use api::strategy;
 
 use super::change::{self, Change};
 use super::{Target, WriteOptions, finish};
@@ -117,7 +116,7 @@ impl Change for Patch {
         let patched = match self.format {
             Format::Json => patch::json(live, &self.document),
             Format::Merge => patch::merge(live, &self.document),
-            _ => patch::strategic(target.resource.schema(), live, &self.document),
+            _ => patch::strategic(target.expected().schema, live, &self.document),
         };
         let patched = patched.map_err(|e| e.status())?;
         let mut object = self.decoded(target, patched)?;
@@ -138,7 +137,6 @@ impl Change for Patch {
 impl Patch {
     /// The patched object as a request body would have been decoded, defaults included.
     fn decoded(&self, target: &mut Target, object: Value) -> Result<Value, Status> {
-        let resource = target.resource.clone();
         let shown = if self.format == Format::Strategic { &self.document } else { &object };
         let shown = shown.to_string();
         let refuse = |why: String| Status::invalid("", "", "", &[field::Error::invalid("patch", shown.as_str(), why)]);
@@ -147,19 +145,18 @@ impl Patch {
             FieldValidation::Strict => FieldValidation::Warn,
             mode => mode,
         };
-        let decoded = decode::value(resource.schema(), object, mode).map_err(|e| refuse(e.to_string()))?;
+        let decoded = decode::value(target.expected().schema, object, mode).map_err(|e| refuse(e.to_string()))?;
         let problems: Vec<String> = self.problems.iter().cloned().chain(decoded.warnings).collect();
         if self.options.field_validation == FieldValidation::Strict && !problems.is_empty() {
             return Err(refuse(decode::Error::Strict(problems).to_string()));
         }
         target.warnings.extend(problems);
         let mut object = decoded.object;
-        strategy::of(&resource.group, &resource.plural).default(&mut object);
+        target.default(&mut object);
         Ok(object)
     }
 
     fn apply(&self, target: &mut Target, existing: Option<&Value>) -> Result<Value, Status> {
-        let resource = target.resource.clone();
         let subresource = target.call.info.subresource.clone();
         if self.document.is_object() {
             let stated = api::meta::name(&self.document);
@@ -167,17 +164,18 @@ impl Patch {
                 target.check_name(&self.document)?;
             }
         }
+        let expected = target.expected();
         let applied = apply::apply(apply::Request {
-            schema: resource.schema(),
+            schema: expected.schema,
             live: existing,
             config: &self.document,
             manager: &self.manager,
             force: self.options.force,
-            api_version: &resource.api_version(),
-            kind: &resource.kind,
+            api_version: &api::meta::api_version(expected.group, expected.version),
+            kind: expected.kind,
             subresource: &subresource,
             now: target.now,
-            reset_fields: target.strategy.reset_fields(&subresource),
+            reset_fields: target.reset_fields(),
             only_fields: &[],
             versions: None,
         });

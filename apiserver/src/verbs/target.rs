@@ -6,10 +6,12 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use api::catalogue::{Resource, Subresource};
+use api::catalogue::{Catalogue, Resource, Subresource};
 use api::status::Status;
 use api::strategy::{self, Context, Strategy, Verb};
 
+use super::scale;
+use super::write::Expected;
 use crate::cache::ResourceCache;
 use crate::convert;
 use crate::encode::Form;
@@ -25,6 +27,8 @@ pub struct Target {
     pub storage: Arc<Resource>,
     pub strategy: &'static dyn Strategy,
     pub cache: Arc<ResourceCache>,
+    /// Where the replica count lies, when the request is for a Scale of the object.
+    pub scale: Option<scale::Paths>,
     pub form: Form,
     /// Texts for `Warning` headers, in order.
     pub warnings: Vec<String>,
@@ -54,13 +58,74 @@ impl Target {
         if !info.subresource.is_empty() && resource.subresource(&info.subresource).is_none() {
             return Err(Status::no_such_path());
         }
+        Self::with(server, call, &catalogue, resource)
+    }
+
+    /// The target of a request that concerns an object of another resource than its path names: a pod's binding.
+    pub fn of(server: Arc<Server>, call: Call, group: &str, version: &str, plural: &str) -> Result<Self, Status> {
+        let catalogue = server.catalogue.load_full();
+        let row = catalogue.find(group, version, plural).ok_or_else(Status::no_such_path)?;
+        let resource = Arc::clone(row);
+        Self::with(server, call, &catalogue, resource)
+    }
+
+    fn with(server: Arc<Server>, call: Call, catalogue: &Catalogue, resource: Arc<Resource>) -> Result<Self, Status> {
         let form = Form::negotiate(&call)?;
-        let storage = convert::storage_row(&catalogue, &resource);
+        let storage = convert::storage_row(catalogue, &resource);
         let strategy = strategy::of(&storage.group, &storage.plural);
         let cache = server.cache_of(&resource);
         let requester = call.user.to_value();
-        let warnings = Vec::new();
-        Ok(Self { server, call, resource, storage, strategy, cache, form, warnings, requester, now: Timestamp::now() })
+        let scales = resource.subresource(&call.info.subresource).is_some_and(|s| s.kind == scale::KIND);
+        let scale = scales.then(scale::Paths::builtin);
+        Ok(Self {
+            server,
+            call,
+            resource,
+            storage,
+            strategy,
+            cache,
+            scale,
+            form,
+            warnings: Vec::new(),
+            requester,
+            now: Timestamp::now(),
+        })
+    }
+
+    /// What the body of a write must be.
+    pub fn expected(&self) -> Expected<'_> {
+        let resource = &self.resource;
+        match &self.scale {
+            Some(_) => {
+                Expected { schema: scale::schema(), group: scale::GROUP, version: scale::VERSION, kind: scale::KIND }
+            }
+            None => Expected {
+                schema: resource.schema(),
+                group: &resource.group,
+                version: &resource.version,
+                kind: &resource.kind,
+            },
+        }
+    }
+
+    /// Fills in defaults of an object in the version asked for.
+    pub fn default(&self, object: &mut Value) {
+        if self.scale.is_none() {
+            strategy::of(&self.resource.group, &self.resource.plural).default(object);
+        }
+    }
+
+    /// Dotted paths that this endpoint's writers never own.
+    pub fn reset_fields(&self) -> &'static [&'static str] {
+        match self.scale {
+            Some(_) => &["status"],
+            None => self.strategy.reset_fields(&self.call.info.subresource),
+        }
+    }
+
+    /// What strategies are told of the subresource: a Scale is a write of the object itself.
+    fn strategy_subresource(&self) -> &str {
+        if self.scale.is_some() { "" } else { &self.call.info.subresource }
     }
 
     /// Whether the row serves the verb on this path; a create names no object, an update does.
@@ -108,7 +173,7 @@ impl Target {
     pub fn context(&self, verb: Verb) -> Context<'_> {
         Context {
             verb,
-            subresource: &self.call.info.subresource,
+            subresource: self.strategy_subresource(),
             now: self.now,
             namespaced: self.resource.namespaced(),
             has_status: self.resource.subresource("status").is_some(),

@@ -6,26 +6,19 @@ use serde_json::Value;
 use api::apply;
 use api::meta;
 use api::status::Status;
-use api::strategy;
 
 use super::change::{self, Change};
-use super::write::{self, Expected};
+use super::write;
 use super::{Target, WriteOptions, finish};
 use crate::body::Body;
 
 pub async fn update(target: &mut Target, body: Body) -> Result<Response<Body>, Status> {
     let options = WriteOptions::update(&target.call.query)?;
-    let resource = target.resource.clone();
-    let expected = Expected {
-        schema: resource.schema(),
-        group: &resource.group,
-        version: &resource.version,
-        kind: &resource.kind,
-    };
-    let decoded = write::decode_body(&target.call.parts.headers, body, &expected, options.field_validation).await?;
+    let decoded =
+        write::decode_body(&target.call.parts.headers, body, &target.expected(), options.field_validation).await?;
     target.warnings.extend(decoded.warnings);
     let mut object = decoded.object;
-    strategy::of(&resource.group, &resource.plural).default(&mut object);
+    target.default(&mut object);
     target.ensure_namespace(&mut object)?;
     target.check_name(&object)?;
     target.deduplicate_owners(&mut object, false);
@@ -51,7 +44,7 @@ impl Change for Whole {
 
 /// Records what the writer now owns.
 pub(super) fn track(target: &Target, live: Option<&Value>, new: &mut Value, manager: &str) {
-    let resource = &target.resource;
+    let expected = target.expected();
     let subresource = target.call.info.subresource.as_str();
     // The system's own fields are not the writer's; they are compared as they will be stored.
     if let Some(live) = live {
@@ -62,14 +55,14 @@ pub(super) fn track(target: &Target, live: Option<&Value>, new: &mut Value, mana
         }
     }
     apply::track(apply::Update {
-        schema: resource.schema(),
+        schema: expected.schema,
         live,
         new,
         manager,
-        api_version: &resource.api_version(),
+        api_version: &meta::api_version(expected.group, expected.version),
         subresource,
         now: target.now,
-        reset_fields: target.strategy.reset_fields(subresource),
+        reset_fields: target.reset_fields(),
         only_fields: &[],
         versions: None,
     });

@@ -136,7 +136,8 @@ impl Target {
         self.admit_as(phase, admission, object, kind).await
     }
 
-    async fn admit_as(
+    /// The same for an object of a kind of its own.
+    pub async fn admit_as(
         &mut self,
         phase: Phase,
         admission: &Admission<'_>,
@@ -254,5 +255,9 @@ pub fn timestamp(now: jiff::Timestamp) -> String {
 
 /// The answer of a write: the stored object in the version and form asked for.
 pub fn finish(target: &Target, code: StatusCode, stored: Value) -> Result<Response<Body>, Status> {
-    encode::object(code, &target.requested(stored), &target.resource, &target.form)
+    let object = target.requested(stored);
+    match &target.scale {
+        Some(paths) => encode::plain(code, &super::scale::of(&object, paths), &target.form),
+        None => encode::object(code, &object, &target.resource, &target.form),
+    }
 }
