@@ -72,7 +72,14 @@ pub fn controllers(client: &Client, caches: &Caches, options: &Options) -> Vec<A
         Arc::new(controllers::serviceaccount::DefaultServiceAccounts::new(caches)),
         Arc::new(controllers::namespace::Namespaces::new(client, caches)),
         Arc::new(controllers::garbage::GarbageCollector::new(client, caches)),
+        Arc::new(controllers::nodelifecycle::NodeLifecycle::new(caches)),
+        Arc::new(controllers::tainteviction::TaintEviction::new(caches)),
+        Arc::new(controllers::podgc::PodGarbage::new(caches)),
+        Arc::new(controllers::clusterrole::ClusterRoles::new(caches)),
     ];
+    if !options.cluster_cidrs.is_empty() {
+        all.push(Arc::new(controllers::nodeipam::NodeIpam::new(caches, &options.cluster_cidrs)));
+    }
     if let Some(root_ca) = options.root_ca.clone() {
         all.push(Arc::new(controllers::serviceaccount::RootCaPublisher::new(caches, root_ca)));
     }

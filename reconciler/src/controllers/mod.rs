@@ -1,10 +1,15 @@
 //! One module per controller; each has a pure `plan.rs` and a thin `mod.rs` that reads caches and acts.
 
 pub mod claim;
+pub mod clusterrole;
 pub mod deployment;
 pub mod endpointslice;
 pub mod garbage;
 pub mod namespace;
+pub mod nodeipam;
+pub mod nodelifecycle;
+pub mod podgc;
 pub mod pods;
 pub mod replicaset;
 pub mod serviceaccount;
+pub mod tainteviction;

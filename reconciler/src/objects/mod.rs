@@ -11,7 +11,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-pub use node::{Node, NodeCondition, NodeSpec, NodeStatus};
+pub use node::{Node, NodeCondition, NodeLease, NodeLeaseSpec, NodeSpec, NodeStatus};
 pub use owned::{Owned, Owner, annotation_of, compile, controller_of, has_labels, label_of, selects};
 pub use pod::{
     Condition, Container, ContainerPort, ContainerState, ContainerStatus, Pod, PodAnnotations, PodIp, PodSpec,

@@ -1,6 +1,6 @@
 //! The node as controllers see it.
 
-use api_client::{Meta, Object};
+use api_client::{ListParams, Meta, Object};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Taint;
 use serde::Deserialize;
@@ -70,5 +70,42 @@ impl Node {
 
     pub fn has_taint(&self, key: &str, effect: &str) -> bool {
         self.spec.taints.iter().any(|t| t.key == key && t.effect == effect)
+    }
+}
+
+/// A node's heartbeat.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct NodeLease {
+    pub metadata: Meta,
+    pub spec: NodeLeaseSpec,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeLeaseSpec {
+    pub renew_time: Option<Timestamp>,
+}
+
+impl NodeLease {
+    pub const NAMESPACE: &'static str = "kube-node-lease";
+}
+
+impl Object for NodeLease {
+    const GROUP: &'static str = "coordination.k8s.io";
+    const VERSION: &'static str = "v1";
+    const KIND: &'static str = "Lease";
+    const PLURAL: &'static str = "leases";
+    const NAMESPACED: bool = true;
+    type Meta = Meta;
+
+    fn metadata(&self) -> &Meta {
+        &self.metadata
+    }
+}
+
+impl Cached for NodeLease {
+    fn params() -> ListParams {
+        ListParams::namespace(Self::NAMESPACE)
     }
 }

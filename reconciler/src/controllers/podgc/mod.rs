@@ -1,0 +1,123 @@
+//! Pod garbage collection: pods without a node, pods that will never be removed by one, and too many ended ones. One
+//! key for all, looked at again and again while there are pods.
+
+pub mod plan;
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use api_client::{Cache, DeleteParams, Object, ObjectKey, Patch};
+use async_trait::async_trait;
+use plan::Why;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::engine::{Caches, Controller, Done, Error, Inputs, Output, Work};
+use crate::objects::{Node, Pod};
+
+/// Pause between two looks (`gcCheckPeriod`).
+const PERIOD: Duration = Duration::from_secs(20);
+/// How long a node must have been missing before its pods are deleted (`quarantineTime`): it may be registering anew.
+const QUARANTINE: Duration = Duration::from_secs(40);
+
+pub struct PodGarbage {
+    pods: Cache<Pod>,
+    nodes: Cache<Node>,
+    /// Since when nodes are missed.
+    missing: Mutex<HashMap<String, Instant>>,
+}
+
+impl PodGarbage {
+    pub fn new(caches: &Caches) -> Self {
+        Self { pods: caches.get(), nodes: caches.get(), missing: Mutex::default() }
+    }
+
+    /// True when the node has been missing for the quarantine.
+    fn is_long_missing(&self, node: &str) -> bool {
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        missing.entry(node.to_owned()).or_insert_with(Instant::now).elapsed() >= QUARANTINE
+    }
+
+    fn forget_found(&self, gone: &[&str]) {
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        missing.retain(|node, _| gone.contains(&node.as_str()));
+    }
+}
+
+#[async_trait]
+impl Controller for PodGarbage {
+    fn name(&self) -> &'static str {
+        "pod-garbage-collector-controller"
+    }
+
+    fn inputs(&self, inputs: &mut Inputs) {
+        inputs.watch(&self.pods, |change, wake| {
+            let stuck = |pod: &Pod| pod.metadata.is_deleting() && pod.spec.node_name.is_empty();
+            // The first pod starts the period; a stuck one is dealt with at once.
+            if change.new.as_ref().is_some_and(|pod| change.old.is_none() || stuck(pod)) {
+                wake(ObjectKey::default());
+            }
+        });
+        inputs.watch(&self.nodes, |change, wake| {
+            if change.new.as_ref().is_none_or(|node| !node.spec.taints.is_empty()) {
+                wake(ObjectKey::default());
+            }
+        });
+    }
+
+    fn outputs(&self) -> &'static [Output] {
+        const OUTPUTS: &[Output] = &[Output::shared("", "pods"), Output::shared("", "pods/status")];
+        OUTPUTS
+    }
+
+    async fn reconcile(&self, _: &ObjectKey, work: &Work) -> Result<Done, Error> {
+        let (pods, nodes) = (self.pods.snapshot(), self.nodes.snapshot());
+        let node = |name: &str| nodes.get(&ObjectKey::new("", name)).cloned();
+        let garbage = plan::garbage(pods.iter(), node, plan::ENDED_PODS_MAX);
+        let gone: Vec<&str> =
+            garbage.iter().filter(|(_, why)| *why == Why::NoNode).map(|(pod, _)| pod.spec.node_name.as_str()).collect();
+        self.forget_found(&gone);
+        let mut absent: HashMap<&str, bool> = HashMap::new();
+        for (pod, why) in &garbage {
+            if *why == Why::NoNode {
+                let name = pod.spec.node_name.as_str();
+                if !self.is_long_missing(name) {
+                    continue;
+                }
+                if !absent.contains_key(name) {
+                    let found = work.live::<Node>().find(&ObjectKey::new("", name)).await?;
+                    absent.insert(name, found.is_none());
+                }
+                if absent.get(name) != Some(&true) {
+                    continue;
+                }
+            }
+            delete(pod, *why, work).await?;
+        }
+        Ok(if pods.is_empty() { Done::Settled } else { Done::After(PERIOD) })
+    }
+}
+
+/// Ends a pod for good: nobody else will, so it must not wait for a kubelet.
+async fn delete(pod: &Pod, why: Why, work: &Work) -> Result<(), Error> {
+    let key = pod.key();
+    tracing::info!(pod = %key, ?why, "deleting garbage pod");
+    if why != Why::Ended && !pod.is_terminal() {
+        let mut status = json!({"phase": "Failed"});
+        if why == Why::NoNode {
+            status["conditions"] = json!([{
+                "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
+                "message": "PodGC: node no longer exists",
+                "lastTransitionTime": work.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            }]);
+        }
+        let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": status});
+        match work.patch_status::<Pod>(&key, &Patch::Strategic(patch)).await {
+            Ok(_) => {}
+            Err(Error::Api(e)) if e.is_not_found() => return Ok(()),
+            Err(e) => return Err(e),
+        }
+    }
+    work.delete::<Pod>(&key, &pod.metadata.uid, DeleteParams::default().grace_period_seconds(0)).await
+}

@@ -1,0 +1,100 @@
+//! Taint eviction: deletes pods from nodes with NoExecute taints that they don't, or no longer, tolerate.
+
+pub mod plan;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api_client::events::ObjectReference;
+use api_client::{Cache, DeleteParams, ObjectKey, Patch};
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::Taint;
+use plan::Stay;
+use serde_json::json;
+
+use crate::engine::{Caches, Controller, Done, Error, Inputs, Output, Work};
+use crate::objects::{Node, Pod};
+
+pub struct TaintEviction {
+    pods: Cache<Pod>,
+    nodes: Cache<Node>,
+}
+
+impl TaintEviction {
+    pub fn new(caches: &Caches) -> Self {
+        Self { pods: caches.get(), nodes: caches.get() }
+    }
+}
+
+#[async_trait]
+impl Controller for TaintEviction {
+    fn name(&self) -> &'static str {
+        "taint-eviction-controller"
+    }
+
+    fn inputs(&self, inputs: &mut Inputs) {
+        let nodes = self.nodes.clone();
+        inputs.watch(&self.pods, move |change, wake| {
+            let Some(pod) = change.new.as_ref().filter(|pod| !pod.spec.node_name.is_empty()) else { return };
+            let node = nodes.get(&ObjectKey::new("", pod.spec.node_name.as_str()));
+            if node.is_some_and(|node| executing(&node).next().is_some()) {
+                wake(change.key.clone());
+            }
+        });
+        let pods = self.pods.clone();
+        inputs.watch(&self.nodes, move |change, wake| {
+            let taints = |node: &Option<Arc<Node>>| -> Vec<Taint> {
+                node.iter().flat_map(|node| executing(node).cloned().collect::<Vec<_>>()).collect()
+            };
+            if taints(&change.old) != taints(&change.new) {
+                let pods = pods.snapshot();
+                pods.indexed(Pod::BY_NODE, &change.key.name).for_each(|pod| wake(pod.metadata.key()));
+            }
+        });
+    }
+
+    fn outputs(&self) -> &'static [Output] {
+        const OUTPUTS: &[Output] = &[Output::shared("", "pods"), Output::shared("", "pods/status")];
+        OUTPUTS
+    }
+
+    async fn reconcile(&self, key: &ObjectKey, work: &Work) -> Result<Done, Error> {
+        let Some(pod) = self.pods.get(key).filter(|p| !p.metadata.is_deleting()) else { return Ok(Done::Settled) };
+        let Some(node) = self.nodes.get(&ObjectKey::new("", pod.spec.node_name.as_str())) else {
+            return Ok(Done::Settled);
+        };
+        let now = work.now();
+        match plan::stay(&node.spec.taints, &pod.spec.tolerations, now) {
+            Stay::Forever => Ok(Done::Settled),
+            Stay::Until(end) if end > now => {
+                let left = Duration::try_from(end.duration_since(now)).unwrap_or_default();
+                Ok(Done::After(left))
+            }
+            Stay::Until(_) | Stay::No => {
+                evict(&pod, key, work).await?;
+                Ok(Done::Settled)
+            }
+        }
+    }
+}
+
+fn executing(node: &Node) -> impl Iterator<Item = &Taint> {
+    node.spec.taints.iter().filter(|t| t.effect == "NoExecute")
+}
+
+async fn evict(pod: &Pod, key: &ObjectKey, work: &Work) -> Result<(), Error> {
+    let message = format!("Marking for deletion Pod {key}");
+    work.recorder().normal(ObjectReference::to(pod), "TaintManagerEviction", message);
+    let condition = json!({
+        "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
+        "message": "Taint manager: deleting due to NoExecute taint",
+        "lastTransitionTime": work.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    });
+    let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}});
+    match work.patch_status::<Pod>(key, &Patch::Strategic(patch)).await {
+        Ok(_) => {}
+        Err(Error::Api(e)) if e.is_not_found() => return Ok(()),
+        Err(e) => return Err(e),
+    }
+    work.delete::<Pod>(key, &pod.metadata.uid, DeleteParams::default()).await
+}

@@ -1,0 +1,84 @@
+//! When a pod must leave a node because of its NoExecute taints. Pure.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Taint, Toleration};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stay {
+    Forever,
+    Until(Timestamp),
+    /// Some taint is not tolerated at all.
+    No,
+}
+
+/// How long a pod with these tolerations may stay under these taints (`taintEvictionController.processPodOnNode`).
+/// Time runs from when a taint was added, so that a restarted controller doesn't start it afresh; a taint without a
+/// time counts from `now`.
+pub fn stay(taints: &[Taint], tolerations: &[Toleration], now: Timestamp) -> Stay {
+    let mut until: Option<Timestamp> = None;
+    for taint in taints.iter().filter(|t| t.effect == "NoExecute") {
+        let Some(toleration) = tolerations.iter().find(|t| tolerates(t, taint)) else { return Stay::No };
+        if let Some(seconds) = toleration.toleration_seconds {
+            let since = taint.time_added.as_ref().map_or(now, |t| t.0);
+            let end = since + Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+            until = Some(until.map_or(end, |u| u.min(end)));
+        }
+    }
+    until.map_or(Stay::Forever, Stay::Until)
+}
+
+/// `Toleration.ToleratesTaint`.
+pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let set = |text: &Option<String>| text.as_deref().unwrap_or_default().to_owned();
+    let (effect, key, value) = (set(&toleration.effect), set(&toleration.key), set(&toleration.value));
+    if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {
+        return false;
+    }
+    let taint_value = taint.value.as_deref().unwrap_or_default();
+    let compare = |holds: fn(i64, i64) -> bool| match (taint_value.parse(), value.parse()) {
+        (Ok(have), Ok(want)) => holds(have, want),
+        _ => false,
+    };
+    match toleration.operator.as_deref().unwrap_or_default() {
+        "" | "Equal" => value == taint_value,
+        "Exists" => true,
+        "Lt" => compare(|have, want| have < want),
+        "Gt" => compare(|have, want| have > want),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn check(taints: Value, tolerations: Value, expected: Stay) {
+        let now = "2026-01-01T12:00:00Z".parse().unwrap();
+        let (taints, tolerations): (Vec<Taint>, Vec<Toleration>) =
+            (serde_json::from_value(taints).unwrap(), serde_json::from_value(tolerations).unwrap());
+        assert_eq!(stay(&taints, &tolerations, now), expected);
+    }
+
+    #[test]
+    fn the_shortest_toleration_counts_from_when_the_taint_came() {
+        let not_ready = json!({"key": "not-ready", "effect": "NoExecute", "timeAdded": "2026-01-01T11:59:00Z"});
+        let other = json!({"key": "x", "value": "1", "effect": "NoExecute"});
+        let mild = json!({"key": "mild", "effect": "NoSchedule"});
+        let for_seconds =
+            |key: &str, seconds: i64| json!({"key": key, "operator": "Exists", "tolerationSeconds": seconds});
+        let until = |time: &str| Stay::Until(time.parse().unwrap());
+        check(json!([mild]), json!([]), Stay::Forever);
+        check(json!([not_ready]), json!([]), Stay::No);
+        check(json!([not_ready]), json!([{"operator": "Exists"}]), Stay::Forever);
+        check(json!([not_ready]), json!([for_seconds("not-ready", 300)]), until("2026-01-01T12:04:00Z"));
+        check(
+            json!([not_ready, other]),
+            json!([for_seconds("not-ready", 300), {"key": "x", "value": "1", "tolerationSeconds": 10}]),
+            until("2026-01-01T12:00:10Z"),
+        );
+        check(json!([other]), json!([{"key": "x", "value": "2"}]), Stay::No);
+    }
+}
