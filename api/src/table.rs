@@ -1,14 +1,115 @@
 //! Objects as table rows, the form `kubectl get` prints (`pkg/printers/internalversion`). Columns are data of the
-//! catalogue; cells are one function per kind.
+//! catalogue; which cell comes from where is a row of data per kind ([`rows`]), with functions where a cell is computed.
+//!
+//! Cells are those of wide output: a column's priority tells clients which to leave out.
+
+mod age;
+mod json_path;
+mod kinds;
+mod pod;
+mod rows;
+mod text;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::catalogue::{Column, Resource};
 use crate::meta;
 
-/// The cells of one object, in the order of its resource's columns. A kind without a printer of its own shows its
-/// name and its age.
-pub fn cells(group: &str, resource: &str, object: &Value, now: Timestamp) -> Vec<Value> {
-    let _ = (group, resource, now);
-    vec![meta::name(object).into()]
+pub use age::{human, since};
+
+/// What a cell function may look at.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    object: &'a Value,
+    now: Timestamp,
 }
+
+impl<'a> View<'a> {
+    fn at(&self, pointer: &str) -> &'a Value {
+        self.object.pointer(pointer).unwrap_or(&Value::Null)
+    }
+    /// The text at `pointer`, empty when absent.
+    fn text(&self, pointer: &str) -> &'a str {
+        self.at(pointer).as_str().unwrap_or_default()
+    }
+    fn int(&self, pointer: &str) -> i64 {
+        self.at(pointer).as_i64().unwrap_or(0)
+    }
+    fn list(&self, pointer: &str) -> &'a [Value] {
+        self.at(pointer).as_array().map(Vec::as_slice).unwrap_or_default()
+    }
+    fn age(&self) -> Value {
+        since(self.text("/metadata/creationTimestamp"), self.now).into()
+    }
+}
+
+/// Where a cell comes from.
+#[derive(Clone, Copy)]
+enum Cell {
+    Name,
+    Age,
+    /// The creation time itself.
+    Created,
+    /// The text at a pointer, or a fallback.
+    Text(&'static str, &'static str),
+    Int(&'static str),
+    Bool(&'static str, bool),
+    /// The number of items or entries at a pointer.
+    Count(&'static str),
+    One(fn(&View) -> Value),
+    Many(fn(&View) -> Vec<Value>),
+}
+
+/// The columns of a resource, as its row has them.
+pub fn columns(resource: &Resource) -> &[Column] {
+    &resource.columns
+}
+
+/// The cells of one object of a built-in kind, in the order of its columns. A kind without a printer of its own shows
+/// its name and its creation time.
+pub fn cells(group: &str, resource: &str, object: &Value, now: Timestamp) -> Vec<Value> {
+    let view = View { object, now };
+    let mut cells = Vec::new();
+    for cell in rows::of(group, resource) {
+        match *cell {
+            Cell::Name => cells.push(meta::name(object).into()),
+            Cell::Age => cells.push(view.age()),
+            Cell::Created => cells.push(view.text("/metadata/creationTimestamp").into()),
+            Cell::Text(pointer, fallback) => cells.push(view.at(pointer).as_str().unwrap_or(fallback).into()),
+            Cell::Int(pointer) => cells.push(view.int(pointer).into()),
+            Cell::Bool(pointer, fallback) => cells.push(view.at(pointer).as_bool().unwrap_or(fallback).into()),
+            Cell::Count(pointer) => cells.push(text::count(view.at(pointer)).into()),
+            Cell::One(cell) => cells.push(cell(&view)),
+            Cell::Many(more) => cells.extend(more(&view)),
+        }
+    }
+    cells
+}
+
+/// The cells of one object of a CustomResourceDefinition: its name, then one per column with a path.
+pub fn custom_cells(columns: &[Column], object: &Value, now: Timestamp) -> Vec<Value> {
+    let cell = |column: &Column| {
+        if column.json_path.is_empty() {
+            return meta::name(object).into();
+        }
+        json_path::cell(&column.json_path, &column.kind, object, now)
+    };
+    columns.iter().map(cell).collect()
+}
+
+/// The conditions of a row: finished pods are marked, so that clients may leave them out.
+pub fn conditions(group: &str, resource: &str, object: &Value) -> Vec<Value> {
+    if (group, resource) != ("", "pods") {
+        return Vec::new();
+    }
+    let (reason, message) = match object.pointer("/status/phase").and_then(Value::as_str) {
+        Some("Succeeded") => ("Succeeded", "The pod has completed successfully."),
+        Some("Failed") => ("Failed", "The pod failed."),
+        _ => return Vec::new(),
+    };
+    vec![json!({"type": "Completed", "status": "True", "reason": reason, "message": message})]
+}
+
+#[cfg(test)]
+mod tests;
