@@ -30,6 +30,10 @@ fn merge_maps(document: &mut Map<String, Value>, patch: &Map<String, Value>) {
                 document.remove(key);
             }
             (Some(Value::Object(into)), Value::Object(from)) => merge_maps(into, from),
+            // What takes the place of an object is taken as it is; elsewhere upstream's library drops null members.
+            (Some(Value::Object(_)), _) => {
+                document.insert(key.clone(), value.clone());
+            }
             _ => {
                 document.insert(key.clone(), without_nulls(value));
             }

@@ -147,6 +147,8 @@ fn merge_patch() {
     check(json!({"a": "x"}), json!({"a": {"b": null, "c": 1}}), json!({"a": {"c": 1}}));
     check(json!({}), json!({"a": {"b": {"c": null}}}), json!({"a": {"b": {}}}));
     check(json!({}), json!({"a": [null, {"b": null}]}), json!({"a": [null, {}]}));
+    check(json!({"a": [1]}), json!({"a": [{"b": null}]}), json!({"a": [{}]}));
+    check(json!({"a": {}}), json!({"a": [{"b": null}]}), json!({"a": [{"b": null}]}));
     check(json!({}), json!({}), json!({}));
 }
 
