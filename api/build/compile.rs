@@ -134,6 +134,7 @@ impl Compiler<'_> {
     fn field(&mut self, owner: &str, name: &str, schema: &Value) -> Node {
         let mut node = self.node(owner, schema);
         node.zero = self.tables.zero(owner, name);
+        node.numbers = self.tables.numbers(owner, name);
         apply(&mut node, self.tables.merge_rule(owner, name));
         if let Some(default) = self.tables.default(owner, name) {
             node.extra = Some(self.defaults.len() as u32);

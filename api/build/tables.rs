@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use crate::encode::Zero;
+use crate::encode::{NUMBER_BITS, Zero};
 
 /// One row of `merge-rules.tsv`.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,7 @@ pub struct Tables {
     zeros: HashMap<(String, String), Zero>,
     defaults: HashMap<(String, String), Value>,
     required: HashMap<String, Vec<String>>,
+    numbers: HashMap<(String, String), u32>,
 }
 
 fn lines(table: &'static str) -> impl Iterator<Item = Vec<&'static str>> {
@@ -36,6 +37,13 @@ fn list(field: &str) -> Vec<String> {
     if field == "-" { Vec::new() } else { field.split(',').map(str::to_owned).collect() }
 }
 
+/// `2.2.1` as the arena packs it.
+fn packed(numbers: &str) -> u32 {
+    let parse = |n: &str| n.parse::<u32>().ok().filter(|n| *n < 1 << NUMBER_BITS);
+    let number = |n: &str| parse(n).unwrap_or_else(|| panic!("protobuf.tsv: bad number {n}"));
+    numbers.split('.').rev().fold(0, |packed, n| packed << NUMBER_BITS | number(n))
+}
+
 impl Tables {
     pub fn read() -> Self {
         let mut tables = Self {
@@ -43,6 +51,7 @@ impl Tables {
             zeros: HashMap::new(),
             defaults: HashMap::new(),
             required: HashMap::new(),
+            numbers: HashMap::new(),
         };
         for row in lines(include_str!("../data/merge-rules.tsv")) {
             let rule = MergeRule {
@@ -68,7 +77,17 @@ impl Tables {
         for row in lines(include_str!("../data/required.tsv")) {
             tables.required.insert(row[0].to_owned(), list(row[1]));
         }
+        for row in lines(include_str!("../data/protobuf.tsv")) {
+            for field in row[1].split(' ') {
+                let (name, numbers) = field.split_once('=').unwrap_or_else(|| panic!("protobuf.tsv: {row:?}"));
+                tables.numbers.insert((row[0].to_owned(), name.to_owned()), packed(numbers));
+            }
+        }
         tables
+    }
+
+    pub fn numbers(&self, ty: &str, field: &str) -> u32 {
+        self.numbers.get(&(ty.to_owned(), field.to_owned())).copied().unwrap_or_default()
     }
 
     pub fn required(&self, ty: &str) -> Vec<String> {

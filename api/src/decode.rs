@@ -20,6 +20,7 @@ use crate::schema::Schema;
 
 pub use defaults::apply_defaults;
 pub use structural::prune;
+pub(crate) use untyped::float;
 
 /// Deepest nesting of a body. Stored objects are read back by `serde_json`, which stops at 128 levels, and lists and
 /// watch events add levels of their own.

@@ -214,6 +214,10 @@ impl<'a> Schema<'a> {
     pub fn is_raw_object(self) -> bool {
         self.flags() & encode::RAW_OBJECT != 0
     }
+    /// Field numbers of the protobuf form, packed as [`encode::AT_NUMBERS`] says; 0 where there is none.
+    pub fn protobuf_numbers(self) -> u32 {
+        self.numbers_word()
+    }
     /// A resource quantity: decoding brings it to its canonical form.
     pub fn is_quantity(self) -> bool {
         self.flags() & encode::QUANTITY != 0

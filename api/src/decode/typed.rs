@@ -188,7 +188,9 @@ impl Decoder<'_> {
             (Shape::List, Kind::Array) => return self.list(schema, place),
             (Shape::String, Kind::String) => return self.string(schema),
             (Shape::Integer, Kind::Number) => return self.integer(schema, place),
-            (Shape::Number, Kind::Number) => return Ok(untyped::number(self.reader.number()?)),
+            (Shape::Number, Kind::Number) => {
+                return Ok(self.reader.number()?.parse().map_or(Value::Null, untyped::float));
+            }
             (Shape::Boolean, Kind::Bool) => return Ok(Value::Bool(self.reader.boolean()?)),
             (Shape::IntOrString, _) if schema.is_quantity() => return self.quantity(kind),
             (Shape::IntOrString, Kind::String) => return Ok(Value::String(self.reader.string()?.into_owned())),

@@ -48,6 +48,16 @@ pub(super) fn number(text: &str) -> Value {
     text.parse::<f64>().ok().and_then(Number::from_f64).map_or(Value::Null, Value::Number)
 }
 
+/// A float as Go writes it: a whole one has no fraction.
+pub fn float(value: f64) -> Value {
+    /// From here on neighbouring floats are further apart than whole numbers.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if value.fract() == 0.0 && value.abs() < EXACT {
+        return Value::from(value as i64);
+    }
+    Number::from_f64(value).map_or(Value::Null, Value::Number)
+}
+
 /// Reads the next value.
 pub(super) fn value(reader: &mut Reader<'_>, path: &Path<'_>, problems: &mut Problems) -> Result<Value, Error> {
     Ok(match reader.kind()? {

@@ -236,8 +236,8 @@ fn whole_number(text: &str) -> Option<Number> {
 fn fractional_number(text: &str) -> Option<Number> {
     let is_number = text.bytes().all(|c| c.is_ascii_digit() || matches!(c, b'.' | b'e' | b'E' | b'+' | b'-'));
     let value = text.parse::<f64>().ok().filter(|v| is_number && v.is_finite())?;
-    if value.fract() == 0.0 && value.abs() < 1e15 {
-        return Some(Number::from(value as i64));
+    match super::float(value) {
+        Value::Number(number) => Some(number),
+        _ => None,
     }
-    Number::from_f64(value)
 }

@@ -3,7 +3,7 @@
 
 use super::encode::{
     AT_CHILD, AT_DESCRIPTION, AT_EXTRA, AT_FIELD_COUNT, AT_FIELDS, AT_FLAGS, AT_FORMAT, AT_KEYS, AT_MERGE_KEY,
-    AT_REQUIRED, AT_TYPE, HEADER_WORDS, NO_NODE, NODE_WORDS,
+    AT_NUMBERS, AT_REQUIRED, AT_TYPE, HEADER_WORDS, NO_NODE, NODE_WORDS,
 };
 use super::{Schema, Schemas};
 
@@ -116,6 +116,9 @@ impl<'a> Schema<'a> {
     }
     pub(super) fn format_text(self) -> &'a str {
         self.schemas.text(self.word(AT_FORMAT))
+    }
+    pub(super) fn numbers_word(self) -> u32 {
+        self.word(AT_NUMBERS)
     }
     pub(super) fn extra_index(self) -> Option<usize> {
         self.word(AT_EXTRA).checked_sub(1).map(|e| e as usize)

@@ -115,7 +115,7 @@ impl Zero {
 /// Words of the header: counts of nodes, fields, types, list words and texts.
 pub const HEADER_WORDS: usize = 5;
 /// Words of a node record.
-pub const NODE_WORDS: usize = 11;
+pub const NODE_WORDS: usize = 12;
 /// "No node" in a node-id word.
 pub const NO_NODE: u32 = u32::MAX;
 
@@ -132,6 +132,10 @@ pub const AT_KEYS: usize = 8;
 pub const AT_MERGE_KEY: usize = 9;
 /// Index into the arena's side tables plus one; 0 is none.
 pub const AT_EXTRA: usize = 10;
+/// Protobuf field numbers from the outermost message inwards, [`NUMBER_BITS`] bits each from the low end; 0 is none.
+pub const AT_NUMBERS: usize = 11;
+/// Bits of one field number in the numbers word.
+pub const NUMBER_BITS: u32 = 10;
 
 /// A node before it is written. Node ids in `fields` and `child` are those [`Writer::reserve`] gave out.
 #[derive(Clone, Debug, Default)]
@@ -151,6 +155,7 @@ pub struct Node {
     pub keys: Vec<String>,
     pub merge_key: String,
     pub extra: Option<u32>,
+    pub numbers: u32,
 }
 
 /// Collects nodes and writes the two buffers.
@@ -267,6 +272,7 @@ impl Writer {
         record[AT_KEYS] = self.list(&node.keys);
         record[AT_MERGE_KEY] = self.text(&node.merge_key);
         record[AT_EXTRA] = node.extra.map_or(0, |e| e + 1);
+        record[AT_NUMBERS] = node.numbers;
         record
     }
 }
