@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use api::decode::{self, FieldValidation};
 use api::meta;
+use api::protobuf;
 use api::schema::Schemas;
 use api::status::Status;
 
@@ -71,6 +72,7 @@ impl Review {
         let decoded = match media(&call.parts.headers)? {
             Media::Json => decode::json(schema, &bytes, mode),
             Media::Yaml => decode::yaml(schema, &bytes, mode),
+            Media::Protobuf => protobuf::decode(schema, &bytes),
         };
         let decoded = decoded
             .map_err(|e| Status::bad_request(format!("{kind} in version \"v1\" cannot be handled as a {kind}: {e}")))?;
@@ -117,6 +119,7 @@ impl Review {
 enum Media {
     Json,
     Yaml,
+    Protobuf,
 }
 
 fn media(headers: &HeaderMap) -> Result<Media, Status> {
@@ -124,8 +127,9 @@ fn media(headers: &HeaderMap) -> Result<Media, Status> {
     match text.split(';').next().unwrap_or_default().trim() {
         "" | "application/json" => Ok(Media::Json),
         "application/yaml" => Ok(Media::Yaml),
+        protobuf::MEDIA_TYPE => Ok(Media::Protobuf),
         _ => Err(Status::unsupported_media_type(
-            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
+            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf",
         )),
     }
 }

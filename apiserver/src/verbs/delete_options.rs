@@ -1,14 +1,14 @@
 //! DeleteOptions, from the body or else from query parameters, with upstream's checks (`ValidateDeleteOptions`).
 
 use api::field;
+use api::schema::Schemas;
 use api::status::Status;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::write::content_media;
+use super::write::{Form, content_form};
 use super::write_options::dry_run_errors;
-use crate::encode::Media;
 use crate::request::Call;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,14 +142,18 @@ fn from_query(call: &Call) -> Result<Wire, Status> {
 }
 
 fn from_body(call: &Call, body: &Bytes) -> Result<Wire, Status> {
-    let media = content_media(&call.parts.headers)?;
-    if media == Media::Json {
+    let form = content_form(&call.parts.headers)?;
+    if form == Form::Json {
         api::decode::type_meta(body)
             .map_err(|e| Status::bad_request(format!("couldn't get version/kind; json parse error: {e}")))?;
     }
-    let decoded = match media {
-        Media::Json => api::decode::untyped_json(body),
-        Media::Yaml => api::decode::untyped_yaml(body),
+    let decoded = match form {
+        Form::Json => api::decode::untyped_json(body),
+        Form::Yaml => api::decode::untyped_yaml(body),
+        Form::Protobuf => {
+            let schema = Schemas::builtin().type_named("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions");
+            api::protobuf::decode(schema.ok_or_else(Status::no_such_path)?, body)
+        }
     };
     let value = decoded.map_err(|e| Status::bad_request(e.to_string()))?.object;
     let wire = Wire::deserialize(&value).map_err(|e| Status::bad_request(e.to_string()))?;

@@ -6,22 +6,32 @@ use serde_json::Value;
 
 use api::decode::{self, FieldValidation};
 use api::meta;
+use api::protobuf;
 use api::schema::Schema;
 use api::status::Status;
 
 use super::Target;
 use crate::admission::{AdmissionRequest, Operation};
 use crate::body::{self, Body};
-use crate::encode::{self, Media};
+use crate::encode;
 
 const ACCEPTED: &str = "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
-/// The media type of a request body; JSON when none is given.
-pub(super) fn content_media(headers: &HeaderMap) -> Result<Media, Status> {
+/// The form of a request body.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Json,
+    Yaml,
+    Protobuf,
+}
+
+/// The form of a request body; JSON when none is given.
+pub(super) fn content_form(headers: &HeaderMap) -> Result<Form, Status> {
     let text = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     match text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
-        "" | "application/json" => Ok(Media::Json),
-        "application/yaml" => Ok(Media::Yaml),
+        "" | "application/json" => Ok(Form::Json),
+        "application/yaml" => Ok(Form::Yaml),
+        protobuf::MEDIA_TYPE => Ok(Form::Protobuf),
         _ => Err(Status::unsupported_media_type(ACCEPTED)),
     }
 }
@@ -41,10 +51,10 @@ pub async fn decode_body(
     expected: &Expected<'_>,
     mode: FieldValidation,
 ) -> Result<decode::Decoded, Status> {
-    let media = content_media(headers)?;
+    let form = content_form(headers)?;
     let bytes = body::read(body).await?;
     let kind = expected.kind;
-    if media == Media::Json {
+    if form == Form::Json {
         let stated = decode::type_meta(&bytes).map_err(|e| {
             let data = summary(&bytes);
             Status::bad_request(format!(
@@ -53,12 +63,13 @@ pub async fn decode_body(
         })?;
         check_type(&stated.api_version, &stated.kind, expected)?;
     }
-    let decoded = match media {
-        Media::Json => decode::json(expected.schema, &bytes, mode),
-        Media::Yaml => decode::yaml(expected.schema, &bytes, mode),
+    let decoded = match form {
+        Form::Json => decode::json(expected.schema, &bytes, mode),
+        Form::Yaml => decode::yaml(expected.schema, &bytes, mode),
+        Form::Protobuf => protobuf::decode(expected.schema, &bytes),
     };
     let mut decoded = decoded.map_err(|e| match e {
-        decode::Error::Syntax(_) if media == Media::Yaml => Status::bad_request(format!(
+        decode::Error::Syntax(_) if form != Form::Json => Status::bad_request(format!(
             "the object provided is unrecognized (must be of type {kind}): {e} ({})",
             summary(&bytes)
         )),
@@ -66,7 +77,7 @@ pub async fn decode_body(
             Status::bad_request(format!("{kind} in version {:?} cannot be handled as a {kind}: {e}", expected.version))
         }
     })?;
-    if media == Media::Yaml {
+    if form != Form::Json {
         let text = |field: &str| decoded.object[field].as_str().unwrap_or_default();
         check_type(text("apiVersion"), text("kind"), expected)?;
     }
