@@ -19,7 +19,7 @@ impl Rules {
     pub fn of(resource: &Resource) -> Self {
         let (group, plural) = (resource.group.as_str(), resource.plural.as_str());
         Self {
-            returns_object: resource.returns_deleted,
+            returns_object: resource.returns_deleted || (group, plural) == ("", "namespaces"),
             orphans_by_default: matches!((group, plural), ("", "replicationcontrollers") | ("batch", "jobs")),
             garbage_collected: plural != "events",
             spec_finalizers: (group, plural) == ("", "namespaces"),

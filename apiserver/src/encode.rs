@@ -114,6 +114,29 @@ pub fn object(code: StatusCode, value: &Value, resource: &Resource, form: &Form)
     }
 }
 
+/// Objects that are not from the cache as a list in the accepted form.
+pub fn object_list(items: Vec<Value>, resource: &Resource, form: &Form) -> Result<Response<Body>, Status> {
+    let forms = Forms::new(resource, form)?;
+    let metadata = serde_json::json!({"resourceVersion": ""});
+    if let Some(converted) = forms.of_list(items.iter().cloned(), metadata.clone()) {
+        return plain(StatusCode::OK, &converted, form);
+    }
+    let items: Vec<Value> = items.into_iter().map(|item| list_item(item, resource.custom)).collect();
+    let list = serde_json::json!({
+        "kind": resource.list_kind, "apiVersion": resource.api_version(), "metadata": metadata, "items": items,
+    });
+    plain(StatusCode::OK, &list, form)
+}
+
+/// Items of built-in lists carry no type of their own.
+pub fn list_item(mut object: Value, custom: bool) -> Value {
+    if let (Some(map), false) = (object.as_object_mut(), custom) {
+        map.remove("kind");
+        map.remove("apiVersion");
+    }
+    object
+}
+
 /// Adds one `Warning` header per text, as `199` code, shortened as upstream does where they are too long together.
 pub fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
     /// Upstream's `maxWarningsTotal` per response: beyond it texts are cut.

@@ -20,6 +20,7 @@ use crate::health::Readiness;
 use crate::options::Options;
 use crate::pipeline;
 use crate::pki;
+use crate::upkeep;
 use crate::user::Peer;
 
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +99,7 @@ impl ApiServer {
             tasks: TaskTracker::new(),
         });
         server.tasks.spawn(Arc::clone(&server.cache).run(server.shutdown.clone()));
+        server.tasks.spawn(upkeep::run(Arc::clone(&server)));
         if server.options.bootstrap {
             server.tasks.spawn(bootstrap::run(Arc::clone(&server)));
         }

@@ -151,7 +151,7 @@ impl LabelSelector {
         let mut requirements = Vec::new();
         for (key, value) in selector["matchLabels"].as_object().into_iter().flatten() {
             let value = value.as_str().unwrap_or_default().to_owned();
-            requirements.push(Requirement::new(key, Operator::In, vec![value])?);
+            requirements.push(Requirement::new(key, Operator::Equals, vec![value])?);
         }
         for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
             let operator = match expression["operator"].as_str().unwrap_or_default() {

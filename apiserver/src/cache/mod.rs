@@ -103,6 +103,15 @@ impl Cache {
         self.wait_for(current).await
     }
 
+    /// Waits until a write just committed is visible, so that its writer sees it in any read that follows, also one
+    /// that asks for no freshness. A cache that lags (a store that is slow to notify) is not waited for longer than
+    /// [`WAIT_MAX`]: the write is done.
+    pub async fn catch_up(&self, revision: store_client::Revision) {
+        if self.wait_for(revision.get()).await.is_err() {
+            tracing::warn!(%revision, "the watch cache lags behind the store");
+        }
+    }
+
     /// Waits for a revision, at most [`WAIT_MAX`]; then 504 as upstream's `NewTooLargeResourceVersionError`.
     pub async fn wait_for(&self, revision: u64) -> Result<u64, Status> {
         let reached = self.revision();

@@ -48,6 +48,7 @@ async fn bind(server: Arc<Server>, call: Call, body: Body) -> Result<Response<Bo
         group: "",
         version: "v1",
         kind: "Binding",
+        also_accepted: &[],
     };
     let decoded = decode_body(&call.parts.headers, body, &expected, options.field_validation).await?;
     let name = if named { call.info.name.clone() } else { meta::name(&decoded.object).to_owned() };
@@ -122,7 +123,10 @@ async fn assign(target: &Target, binding: &Value, name: &str, dry_run: bool) -> 
         }
         let revision = Revision(item.revision());
         match target.server.store.update(target.store_key(&key), encode(&pod).into(), revision).await {
-            Ok(_) => return Ok(()),
+            Ok(revision) => {
+                target.server.cache.catch_up(revision).await;
+                return Ok(());
+            }
             Err(store_client::Error::Conflict { .. }) => {}
             Err(store_client::Error::NotFound { .. }) => return Err(target.not_found(name)),
             Err(error) => return Err(from_store(&error)),

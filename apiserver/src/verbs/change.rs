@@ -187,7 +187,7 @@ fn prepare(target: &mut Target, new: Value, old: &Value) -> Result<Value, Status
     strategy.prepare_update(&mut new, old, &target.context(Verb::Update));
     let errors = strategy.validate_update(&new, old, &target.context(Verb::Update));
     if !errors.is_empty() {
-        return Err(Status::invalid(&target.resource.group, &target.resource.kind, target.name(), &errors));
+        return Err(Status::invalid(&target.storage.group, &target.storage.kind, target.name(), &errors));
     }
     let warnings = strategy.warnings(&new, Some(old), &target.context(Verb::Update));
     target.warnings.extend(warnings);
@@ -209,7 +209,11 @@ async fn swap(
             return Ok(Some(new));
         }
         return match target.server.store.delete(store_key, Revision(revision)).await {
-            Ok(_) | Err(store_client::Error::NotFound { .. }) => Ok(Some(new)),
+            Ok(revision) => {
+                target.server.cache.catch_up(revision).await;
+                Ok(Some(new))
+            }
+            Err(store_client::Error::NotFound { .. }) => Ok(Some(new)),
             Err(error) => lost(target, error),
         };
     }
@@ -218,6 +222,7 @@ async fn swap(
     }
     match target.server.store.update(store_key, encode(&new).into(), Revision(revision)).await {
         Ok(revision) => {
+            target.server.cache.catch_up(revision).await;
             meta::metadata_mut(&mut new).insert("resourceVersion".to_owned(), revision.to_string().into());
             Ok(Some(new))
         }

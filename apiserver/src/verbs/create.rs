@@ -99,7 +99,7 @@ async fn store(target: &mut Target, mut object: Value, admission: &Admission<'_>
     strategy.prepare_create(&mut object, &target.context(Verb::Create));
     let errors = strategy.validate_create(&object, &target.context(Verb::Create));
     if !errors.is_empty() {
-        return Err(Status::invalid(&target.resource.group, &target.resource.kind, meta::name(&object), &errors));
+        return Err(Status::invalid(&target.storage.group, &target.storage.kind, meta::name(&object), &errors));
     }
     let warnings = strategy.warnings(&object, None, &target.context(Verb::Create));
     target.warnings.extend(warnings);
@@ -121,6 +121,7 @@ async fn store(target: &mut Target, mut object: Value, admission: &Admission<'_>
     }
     match target.server.store.create(target.store_key(&key), encode(&object).into()).await {
         Ok(revision) => {
+            target.server.cache.catch_up(revision).await;
             meta::metadata_mut(&mut object).insert("resourceVersion".to_owned(), revision.to_string().into());
             Ok(object)
         }

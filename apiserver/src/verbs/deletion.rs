@@ -225,6 +225,11 @@ pub(super) fn check_preconditions(
     name: &str,
     options: &DeleteOptions,
 ) -> Result<(), Status> {
+    // Upstream names the kind here, and checks namespaces elsewhere, in other words.
+    let rules = Rules::of(&target.resource);
+    if rules.spec_finalizers {
+        return check_recorded(target, object, name, options);
+    }
     let conflict = |why: String| Err(Status::conflict(&target.resource.group, &target.resource.kind, name, why));
     if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != meta::uid(object)) {
         return conflict(format!(
@@ -237,6 +242,19 @@ pub(super) fn check_preconditions(
         return conflict(format!(
             "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({version}). The object might have been modified"
         ));
+    }
+    Ok(())
+}
+
+fn check_recorded(target: &Target, object: &Value, name: &str, options: &DeleteOptions) -> Result<(), Status> {
+    for (what, stated, stored) in [
+        ("UID", &options.uid, meta::uid(object)),
+        ("ResourceVersion", &options.resource_version, meta::resource_version(object)),
+    ] {
+        if let Some(stated) = stated.as_deref().filter(|stated| *stated != stored) {
+            let why = format!("Precondition failed: {what} in precondition: {stated}, {what} in object meta: {stored}");
+            return Err(target.conflict(name, why));
+        }
     }
     Ok(())
 }
@@ -289,6 +307,7 @@ async fn act(
             match store.update(target.store_key(key), encode(&object).into(), revision).await {
                 Ok(written) if then_remove => Ok(Step::Marked(written)),
                 Ok(written) => {
+                    target.server.cache.catch_up(written).await;
                     meta::metadata_mut(&mut object).insert("resourceVersion".to_owned(), written.to_string().into());
                     done(object, false)
                 }
@@ -298,6 +317,7 @@ async fn act(
         Plan::Remove if dry_run => done(old, true),
         Plan::Remove => match store.delete(target.store_key(key), revision).await {
             Ok(removed) => {
+                target.server.cache.catch_up(removed).await;
                 let mut object = old;
                 meta::metadata_mut(&mut object).insert("resourceVersion".to_owned(), removed.to_string().into());
                 done(object, true)

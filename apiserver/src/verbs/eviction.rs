@@ -47,6 +47,7 @@ async fn evict(server: Arc<Server>, call: Call, body: Body) -> Result<Response<B
         group: "policy",
         version: "v1",
         kind: "Eviction",
+        also_accepted: &["policy/v1beta1"],
     };
     let decoded = decode_body(&call.parts.headers, body, &expected, options.field_validation).await?;
     let mut target = Target::of(server, call, "", "v1", "pods")?;
@@ -95,11 +96,12 @@ async fn remove(target: &mut Target, name: &str, options: DeleteOptions) -> Resu
         };
         let mut options = options.clone();
         let own_version = options.resource_version.is_some();
+        let wrong_uid = options.uid.as_deref().is_some_and(|uid| uid != meta::uid(&pod));
         if pinned && !own_version {
             options.resource_version = Some(meta::resource_version(&pod).to_owned());
         }
         match mark_and_delete(target, name, options).await {
-            Err(status) if status.code == 409 && status.reason == "Conflict" && pinned && !own_version => {
+            Err(status) if status.code == 409 && pinned && !own_version && !wrong_uid => {
                 match budget {
                     // The pod may have become healthy meanwhile; the client asks again.
                     Some(budget) => return Err(budget::busy(&budget)),

@@ -191,18 +191,9 @@ pub fn respond(target: &Target, page: Page) -> Result<Response<Body>, Status> {
     if let Some(converted) = (!forms.is_identity()).then(|| forms.of_list(objects.clone(), head.metadata())).flatten() {
         return encode::plain(StatusCode::OK, &converted, form);
     }
-    let items: Vec<Value> = objects.map(|object| list_item(object, resource.custom)).collect();
+    let items: Vec<Value> = objects.map(|object| encode::list_item(object, resource.custom)).collect();
     let list = json!({"kind": head.kind, "apiVersion": head.api_version, "metadata": head.metadata(), "items": items});
     encode::plain(StatusCode::OK, &list, form)
-}
-
-/// Items of built-in lists carry no type of their own.
-fn list_item(mut object: Value, custom: bool) -> Value {
-    if let (Some(map), false) = (object.as_object_mut(), custom) {
-        map.remove("kind");
-        map.remove("apiVersion");
-    }
-    object
 }
 
 fn stream(list: ListBody, form: &encode::Form) -> Response<Body> {

@@ -137,6 +137,7 @@ impl Change for Patch {
 impl Patch {
     /// The patched object as a request body would have been decoded, defaults included.
     fn decoded(&self, target: &mut Target, object: Value) -> Result<Value, Status> {
+        self.check_type(target, &object)?;
         let shown = if self.format == Format::Strategic { &self.document } else { &object };
         let shown = shown.to_string();
         let refuse = |why: String| Status::invalid("", "", "", &[field::Error::invalid("patch", shown.as_str(), why)]);
@@ -152,8 +153,31 @@ impl Patch {
         }
         target.warnings.extend(problems);
         let mut object = decoded.object;
+        let expected = target.expected();
+        let map = api::meta::object_mut(&mut object);
+        map.insert("apiVersion".to_owned(), api::meta::api_version(expected.group, expected.version).into());
+        map.insert("kind".to_owned(), expected.kind.into());
         target.default(&mut object);
         Ok(object)
+    }
+
+    /// A patch cannot make an object of another type. An emptied kind is filled in again.
+    fn check_type(&self, target: &Target, object: &Value) -> Result<(), Status> {
+        let expected = target.expected();
+        let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
+        let (api_version, kind) = (text("apiVersion"), text("kind"));
+        if api_version.is_empty() {
+            // Upstream decodes it to an object without metadata.
+            return target.check_name(&Value::Null);
+        }
+        let kind = if kind.is_empty() { expected.kind } else { kind };
+        if api_version == api::meta::api_version(expected.group, expected.version) && kind == expected.kind {
+            return Ok(());
+        }
+        let why = format!(
+            "no kind {kind:?} is registered for version {api_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+        );
+        Err(Status::invalid("", "", "", &[field::Error::invalid("patch", object.to_string(), why)]))
     }
 
     fn apply(&self, target: &mut Target, existing: Option<&Value>) -> Result<Value, Status> {

@@ -96,14 +96,19 @@ impl Target {
     pub fn expected(&self) -> Expected<'_> {
         let resource = &self.resource;
         match &self.scale {
-            Some(_) => {
-                Expected { schema: scale::schema(), group: scale::GROUP, version: scale::VERSION, kind: scale::KIND }
-            }
+            Some(_) => Expected {
+                schema: scale::schema(),
+                group: scale::GROUP,
+                version: scale::VERSION,
+                kind: scale::KIND,
+                also_accepted: &[],
+            },
             None => Expected {
                 schema: resource.schema(),
                 group: &resource.group,
                 version: &resource.version,
                 kind: &resource.kind,
+                also_accepted: &[],
             },
         }
     }

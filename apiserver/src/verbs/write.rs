@@ -42,6 +42,8 @@ pub struct Expected<'a> {
     pub group: &'a str,
     pub version: &'a str,
     pub kind: &'a str,
+    /// Other values of `apiVersion` that mean the same.
+    pub also_accepted: &'a [&'a str],
 }
 
 /// Reads and decodes the body of a request for `expected`; fills apiVersion and kind in. Returns warnings too.
@@ -97,7 +99,7 @@ fn check_type(api_version: &str, kind: &str, expected: &Expected<'_>) -> Result<
             expected.kind, expected.kind
         )));
     }
-    if !api_version.is_empty() && api_version != want {
+    if !api_version.is_empty() && api_version != want && !expected.also_accepted.contains(&api_version) {
         return Err(Status::bad_request(format!(
             "the API version in the data ({api_version}) does not match the expected API version ({want})"
         )));
