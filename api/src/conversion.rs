@@ -3,7 +3,7 @@
 //!
 //! Converting there and back loses nothing: what the older version can't say travels in annotations, as upstream has it.
 
-mod autoscaling;
+pub(crate) mod autoscaling;
 mod event;
 
 use serde_json::{Map, Value};

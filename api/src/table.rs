@@ -61,14 +61,16 @@ enum Cell {
     Many(fn(&View) -> Vec<Value>),
 }
 
-/// The columns of a resource, as its row has them.
-pub fn columns(resource: &Resource) -> &[Column] {
-    &resource.columns
+/// The cells of one object, in the order of its resource's columns.
+pub fn cells(resource: &Resource, object: &Value, now: Timestamp) -> Vec<Value> {
+    if resource.columns.iter().any(|column| !column.json_path.is_empty()) {
+        return custom(&resource.columns, object, now);
+    }
+    builtin(&resource.group, &resource.plural, object, now)
 }
 
-/// The cells of one object of a built-in kind, in the order of its columns. A kind without a printer of its own shows
-/// its name and its creation time.
-pub fn cells(group: &str, resource: &str, object: &Value, now: Timestamp) -> Vec<Value> {
+/// The cells of a built-in kind. One without a printer of its own shows its name and its creation time.
+fn builtin(group: &str, resource: &str, object: &Value, now: Timestamp) -> Vec<Value> {
     let view = View { object, now };
     let mut cells = Vec::new();
     for cell in rows::of(group, resource) {
@@ -87,20 +89,14 @@ pub fn cells(group: &str, resource: &str, object: &Value, now: Timestamp) -> Vec
     cells
 }
 
-/// The cells of one object of a CustomResourceDefinition: its name, then one per column with a path.
-pub fn custom_cells(columns: &[Column], object: &Value, now: Timestamp) -> Vec<Value> {
-    let cell = |column: &Column| {
-        if column.json_path.is_empty() {
-            return meta::name(object).into();
-        }
-        json_path::cell(&column.json_path, &column.kind, object, now)
-    };
-    columns.iter().map(cell).collect()
+/// The cells of a custom resource: one per column, each with its path.
+fn custom(columns: &[Column], object: &Value, now: Timestamp) -> Vec<Value> {
+    columns.iter().map(|column| json_path::cell(&column.json_path, &column.kind, object, now)).collect()
 }
 
 /// The conditions of a row: finished pods are marked, so that clients may leave them out.
-pub fn conditions(group: &str, resource: &str, object: &Value) -> Vec<Value> {
-    if (group, resource) != ("", "pods") {
+pub fn conditions(resource: &Resource, object: &Value) -> Vec<Value> {
+    if (resource.group.as_str(), resource.plural.as_str()) != ("", "pods") {
         return Vec::new();
     }
     let (reason, message) = match object.pointer("/status/phase").and_then(Value::as_str) {

@@ -88,7 +88,7 @@ pub(super) fn to_v1(object: &mut Map<String, Value>) {
     }
 }
 
-pub(super) fn to_v2(object: &mut Map<String, Value>) {
+pub(crate) fn to_v2(object: &mut Map<String, Value>) {
     let annotations = take_annotations(object);
     let carried = |name: &str| -> Option<Value> { serde_json::from_str(annotations.get(name)?.as_str()?).ok() };
     let items = |name: &str| carried(name).and_then(|v| v.as_array().cloned());

@@ -94,13 +94,18 @@ impl<'a> Forms<'a> {
     }
 
     fn row(&self, object: &Value, version: &str) -> Value {
-        let cells = table::cells(&self.resource.group, &self.resource.plural, object, self.now);
+        let cells = table::cells(self.resource, object, self.now);
+        let conditions = table::conditions(self.resource, object);
         let object = match self.include {
             IncludeObject::None => Value::Null,
             IncludeObject::Metadata => partial_metadata(object, version),
             IncludeObject::Object => object.clone(),
         };
-        json!({"cells": cells, "object": object})
+        let mut row = json!({"cells": cells, "object": object});
+        if !conditions.is_empty() {
+            row["conditions"] = conditions.into();
+        }
+        row
     }
 }
 

@@ -72,7 +72,8 @@ impl Target {
     fn with(server: Arc<Server>, call: Call, catalogue: &Catalogue, resource: Arc<Resource>) -> Result<Self, Status> {
         let form = Form::negotiate(&call)?;
         let storage = convert::storage_row(catalogue, &resource);
-        let strategy = strategy::of(&storage.group, &storage.plural);
+        // By the group asked for: `events.k8s.io` is stricter than the core group it's stored as.
+        let strategy = strategy::of(&resource.group, &resource.plural);
         let cache = server.cache_of(&resource);
         let requester = call.user.to_value();
         let scales = resource.subresource(&call.info.subresource).is_some_and(|s| s.kind == scale::KIND);
@@ -116,7 +117,7 @@ impl Target {
     /// Fills in defaults of an object in the version asked for.
     pub fn default(&self, object: &mut Value) {
         if self.scale.is_none() {
-            strategy::of(&self.resource.group, &self.resource.plural).default(object);
+            self.strategy.default(object);
         }
     }
 

@@ -1,7 +1,8 @@
-//! Cells of a HorizontalPodAutoscaler in the form of `autoscaling/v2`.
+//! Cells of a HorizontalPodAutoscaler: what `autoscaling/v2` says of it, in whichever version it is shown.
 
 use serde_json::Value;
 
+use crate::conversion;
 use crate::table::View;
 use crate::table::text::field;
 
@@ -11,6 +12,17 @@ const UNKNOWN: &str = "<unknown>";
 
 /// Reference, targets, minimum, maximum and current replicas.
 pub fn autoscaler(view: &View) -> Vec<Value> {
+    match view.object.as_object() {
+        Some(object) if view.text("/apiVersion") == "autoscaling/v1" => {
+            let mut object = object.clone();
+            conversion::autoscaling::to_v2(&mut object);
+            summary(&View { object: &object.into(), now: view.now })
+        }
+        _ => summary(view),
+    }
+}
+
+fn summary(view: &View) -> Vec<Value> {
     let reference = format!("{}/{}", view.text("/spec/scaleTargetRef/kind"), view.text("/spec/scaleTargetRef/name"));
     let minimum = view.at("/spec/minReplicas").as_i64().map_or("<unset>".to_owned(), |n| n.to_string());
     vec![
