@@ -39,12 +39,17 @@ pub fn json_bytes(value: &Value, pretty: bool) -> Vec<u8> {
 /// An object whose type and metadata come before its other fields.
 struct Ordered<'a>(&'a Value);
 
+const FIRST: [&str; 3] = ["kind", "apiVersion", "metadata"];
+
 impl serde::Serialize for Ordered<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        const FIRST: [&str; 3] = ["kind", "apiVersion", "metadata"];
+        // What follows metadata in a Status; other objects have these fields in the order of their names.
+        const STATUS: [&str; 5] = ["status", "message", "reason", "details", "code"];
         let Value::Object(map) = self.0 else { return self.0.serialize(serializer) };
-        let first = FIRST.iter().filter_map(|key| map.get_key_value(*key));
-        let others = map.iter().filter(|(key, _)| !FIRST.contains(&key.as_str()));
+        let rest: &[&str] = if map.get("kind").is_some_and(|kind| kind == "Status") { &STATUS } else { &[] };
+        let leads = |key: &str| FIRST.contains(&key) || rest.contains(&key);
+        let first = FIRST.iter().chain(rest).filter_map(|key| map.get_key_value(*key));
+        let others = map.iter().filter(|(key, _)| !leads(key));
         serializer.collect_map(first.chain(others).map(|(key, value)| (key, Metadata { key, value })))
     }
 }

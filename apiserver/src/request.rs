@@ -9,7 +9,7 @@ use api::status::Status;
 use crate::user::{Peer, User};
 
 /// Longest path and query accepted; longer ones are refused before anything is parsed.
-pub const URI_BYTES_MAX: usize = 64 * 1024;
+pub const URI_BYTES_MAX: usize = 60 * 1024;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestInfo {
