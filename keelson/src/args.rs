@@ -31,6 +31,9 @@ pub enum Command {
     Cleanup(Cleanup),
     /// Print the version.
     Version,
+    /// Hold the PID namespace of a pod whose containers share one; started by the agent.
+    #[command(hide = true)]
+    Pause,
 }
 
 /// Parts of Keelson that `server` can run.

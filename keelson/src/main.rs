@@ -43,6 +43,7 @@ fn run(command: Command) -> Result<()> {
             ImageCommand::Import { node, archives } => runtime()?.block_on(node::import(node, &archives)),
         },
         Command::Cleanup(arguments) => runtime()?.block_on(node::cleanup(arguments.node)),
+        Command::Pause => agent::pause(),
         Command::Version => {
             println!("keelson {} (Kubernetes v1.36)", env!("CARGO_PKG_VERSION"));
             Ok(())

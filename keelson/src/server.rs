@@ -81,7 +81,7 @@ fn start_components(
         parts.spawn("scheduler", async move { Ok(scheduler::run(client, options, stop).await?) });
     }
     if settings.runs(Component::Agent) {
-        node::start(settings, clients, parts)?;
+        node::start(settings, clients, control_plane, parts)?;
     }
     Ok(())
 }

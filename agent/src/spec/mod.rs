@@ -115,7 +115,7 @@ pub fn build(request: Request<'_>) -> Result<Spec, Error> {
     let root = RootBuilder::default().path("rootfs").readonly(read_only_root(request.container)).build();
     let mut mounts = mounts::system(request.container, request.host.cgroups);
     mounts.extend(request.mounts);
-    Ok(SpecBuilder::default()
+    let mut spec = SpecBuilder::default()
         .version("1.0.2")
         .process(process)
         .root(root.expect("the path is set"))
@@ -123,7 +123,10 @@ pub fn build(request: Request<'_>) -> Result<Spec, Error> {
         .annotations(HashMap::from([(SHIM_GROUP.to_owned(), request.uid.to_owned())]))
         .linux(linux)
         .build()
-        .expect("every field of a spec has a default"))
+        .expect("every field of a spec has a default");
+    // The sandbox's namespace has its host name already; the builder's default would overwrite it.
+    spec.set_hostname(None).set_domainname(None);
+    Ok(spec)
 }
 
 fn process(request: &Request<'_>) -> Result<Process, Error> {
