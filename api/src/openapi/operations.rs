@@ -11,18 +11,17 @@ use crate::meta::GroupVersionKind;
 
 pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 /// What objects are answered as.
-pub(super) const MEDIA_TYPES: [&str; 4] =
-    ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/cbor"];
+pub(super) const MEDIA_TYPES: [&str; 3] =
+    ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 /// What lists and watches are answered as, beyond [`MEDIA_TYPES`].
-pub(super) const STREAM_MEDIA_TYPES: [&str; 3] =
-    ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch", "application/cbor-seq"];
+pub(super) const STREAM_MEDIA_TYPES: [&str; 2] =
+    ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
 /// What patches come as.
-pub(super) const PATCH_MEDIA_TYPES: [&str; 5] = [
+pub(super) const PATCH_MEDIA_TYPES: [&str; 4] = [
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
-    "application/apply-patch+cbor",
 ];
 
 /// A parameter of an operation.
