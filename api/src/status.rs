@@ -149,21 +149,6 @@ impl Status {
         Self::new(504, "Timeout", message)
     }
 
-    /// The wire form as text, its fields in upstream's order: some clients compare answers as text.
-    pub fn to_text(&self) -> String {
-        serde_json::to_string(&Wire {
-            kind: "Status",
-            api_version: "v1",
-            metadata: Metadata {},
-            status: "Failure",
-            message: &self.message,
-            reason: &self.reason,
-            details: self.details.as_deref(),
-            code: self.code,
-        })
-        .unwrap_or_default()
-    }
-
     /// The wire form: `{"kind":"Status","apiVersion":"v1",…}`.
     pub fn to_json(&self) -> serde_json::Value {
         let mut out = serde_json::json!({
@@ -180,42 +165,7 @@ impl Status {
     }
 }
 
-#[derive(Serialize)]
-struct Metadata {}
-
-/// The order of fields in a Status.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Wire<'s> {
-    kind: &'static str,
-    api_version: &'static str,
-    metadata: Metadata,
-    status: &'static str,
-    message: &'s str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    reason: &'s str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    details: Option<&'s Details>,
-    code: u16,
-}
-
 /// `pods` or `deployments.apps`.
 pub fn qualified(group: &str, resource: &str) -> String {
     if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_and_value_say_the_same_in_upstreams_order() {
-        let status = Status::no_such_path();
-        let text = status.to_text();
-        assert_eq!(
-            text,
-            r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"the server could not find the requested resource","reason":"NotFound","details":{},"code":404}"#
-        );
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), status.to_json());
-    }
 }

@@ -39,12 +39,6 @@ pub use target::Target;
 pub use write::{decode_body, finish};
 pub use write_options::WriteOptions;
 
-/// What users of an old resource are told.
-fn deprecation(resource: &api::catalogue::Resource) -> Option<String> {
-    let endpoints = resource.group.is_empty() && resource.plural == "endpoints";
-    endpoints.then(|| "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned())
-}
-
 /// Answers a request on a stored resource, or on a subresource that is a view of the object itself.
 pub async fn serve(server: Arc<Server>, call: Call, body: Body) -> Result<Response<Body>, Status> {
     let mut target = Target::new(server, call)?;
@@ -52,7 +46,8 @@ pub async fn serve(server: Arc<Server>, call: Call, body: Body) -> Result<Respon
     if !target.allows(&verb) {
         return Err(Status::method_not_allowed());
     }
-    target.warnings.extend(deprecation(&target.resource));
+    let deprecation = target.resource.deprecation.clone();
+    target.warnings.extend(Some(deprecation).filter(|d| !d.is_empty()));
     let answer = match verb.as_str() {
         "get" => get::get(&target).await,
         "list" => list::list(&target).await,
