@@ -24,16 +24,25 @@ fn add<T: JsonSchema>(generator: &mut SchemaGenerator) {
 pub fn definitions() -> Map<String, Value> {
     let mut generator = SchemaGenerator::new(SchemaSettings::draft2020_12());
     roots! { generator;
-        api::admissionregistration::v1 { MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, MutatingWebhookConfiguration, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration },
+        api::admissionregistration::v1 {
+            MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, MutatingWebhookConfiguration,
+            ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
+        },
         api::apps::v1 { ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet },
         api::authentication::v1 { SelfSubjectReview, TokenRequest, TokenReview },
-        api::authorization::v1 { LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview },
+        api::authorization::v1 {
+            LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
+        },
         api::autoscaling::v1 { HorizontalPodAutoscaler, Scale },
         api::autoscaling::v2 { HorizontalPodAutoscaler },
         api::batch::v1 { CronJob, Job },
         api::certificates::v1 { CertificateSigningRequest },
         api::coordination::v1 { Lease },
-        api::core::v1 { Binding, ComponentStatus, ConfigMap, Endpoints, Event, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodTemplate, ReplicationController, ResourceQuota, Secret, Service, ServiceAccount },
+        api::core::v1 {
+            Binding, ComponentStatus, ConfigMap, Endpoints, Event, LimitRange, Namespace, Node,
+            PersistentVolume, PersistentVolumeClaim, Pod, PodTemplate, ReplicationController, ResourceQuota,
+            Secret, Service, ServiceAccount,
+        },
         api::discovery::v1 { EndpointSlice },
         api::events::v1 { Event },
         api::flowcontrol::v1 { FlowSchema, PriorityLevelConfiguration },
@@ -43,7 +52,9 @@ pub fn definitions() -> Map<String, Value> {
         api::rbac::v1 { ClusterRole, ClusterRoleBinding, Role, RoleBinding },
         api::resource::v1 { DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice },
         api::scheduling::v1 { PriorityClass },
-        api::storage::v1 { CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment, VolumeAttributesClass },
+        api::storage::v1 {
+            CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment, VolumeAttributesClass,
+        },
         apiextensions_apiserver::pkg::apis::apiextensions::v1 { CustomResourceDefinition },
         kube_aggregator::pkg::apis::apiregistration::v1 { APIService },
         apimachinery::pkg::apis::meta::v1 {

@@ -1,7 +1,8 @@
 //! Objects from one version to another, for the kinds that are served in more than one: events of the core group and
 //! of `events.k8s.io`, horizontal pod autoscalers in v1 and v2, and custom resources, which change only their version.
 //!
-//! Converting there and back loses nothing: what the older version can't say travels in annotations, as upstream has it.
+//! Converting there and back loses nothing: what the older version can't say travels in annotations, as upstream has
+//! it.
 
 pub(crate) mod autoscaling;
 mod event;

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::operations::{self, Answer, MEDIA_TYPES, META, Operation, Parameter, Path, STREAM_MEDIA_TYPES};
 use super::protobuf::Document;
 use super::schemas::{self, Dialect};
-use super::v3::{code_text, custom_components};
+use super::v3::{bearer_token, code_text, custom_components};
 use super::{Writer, root_path};
 use crate::catalogue::Catalogue;
 use crate::schema::Schemas;
@@ -63,10 +63,6 @@ pub fn protobuf(catalogue: &Catalogue) -> Vec<u8> {
 
 fn info() -> Value {
     json!({ "title": "Kubernetes", "version": env!("CARGO_PKG_VERSION") })
-}
-
-fn bearer_token() -> Value {
-    json!({ "description": "Bearer Token authentication", "in": "header", "name": "authorization", "type": "apiKey" })
 }
 
 /// Shared parameters by name, made as operations need them.

@@ -10,6 +10,14 @@ use super::{Writer, root_path};
 use crate::catalogue::{Catalogue, Resource};
 use crate::schema::Schemas;
 
+/// What upstream refers to in the description of custom lists.
+const CONVENTIONS: &str = "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md";
+
+/// How clients identify themselves.
+pub(super) fn bearer_token() -> Value {
+    json!({ "description": "Bearer Token authentication", "in": "header", "name": "authorization", "type": "apiKey" })
+}
+
 /// The document as JSON; `None` for a group version that is not served.
 pub fn json(catalogue: &Catalogue, group: &str, version: &str) -> Option<Vec<u8>> {
     let rows: Vec<&Resource> = catalogue.in_version(group, version).map(AsRef::as_ref).collect();
@@ -41,8 +49,7 @@ pub fn json(catalogue: &Catalogue, group: &str, version: &str) -> Option<Vec<u8>
     writer.raw("{");
     components(&mut writer, catalogue, &rows, &paths, (group, version));
     writer.raw("}");
-    let token = json!({ "description": "Bearer Token authentication", "in": "header", "name": "authorization", "type": "apiKey" });
-    writer.member("securitySchemes", &json!({ "BearerToken": token }));
+    writer.member("securitySchemes", &json!({ "BearerToken": bearer_token() }));
     writer.raw("}}");
     Some(writer.out)
 }
@@ -106,7 +113,7 @@ pub(super) fn custom_components(row: &Resource, dialect: Dialect) -> (Value, Val
     }
     let mut properties = with_meta("ListMeta");
     properties["items"] = json!({
-        "description": format!("List of {}. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md", row.plural),
+        "description": format!("List of {}. More info: {CONVENTIONS}", row.plural),
         "items": dialect.reference(&schemas::custom_name(row)),
         "type": "array",
     });
