@@ -11,7 +11,7 @@ use api::status::Status;
 use crate::body::Body;
 use crate::request::Call;
 use crate::server::Server;
-use crate::{discovery, health, openapi, openid, version};
+use crate::{discovery, health, metrics, openapi, openid, version};
 
 /// What a row's handler returns.
 pub type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Status>> + Send>>;
@@ -32,8 +32,14 @@ pub struct Endpoint {
 }
 
 /// All rows; the first that matches answers.
-pub static ENDPOINTS: &[&[Endpoint]] =
-    &[health::ENDPOINTS, version::ENDPOINTS, discovery::ENDPOINTS, openapi::ENDPOINTS, openid::ENDPOINTS];
+pub static ENDPOINTS: &[&[Endpoint]] = &[
+    health::ENDPOINTS,
+    version::ENDPOINTS,
+    discovery::ENDPOINTS,
+    openapi::ENDPOINTS,
+    openid::ENDPOINTS,
+    metrics::ENDPOINTS,
+];
 
 /// The row for `path`.
 pub fn find(path: &str) -> Option<&'static Endpoint> {

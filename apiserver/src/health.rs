@@ -102,6 +102,20 @@ pub static ENDPOINTS: &[Endpoint] = &[
     },
 ];
 
+/// The outcome of every check: its kind, its name, whether it is fine. For metrics.
+pub async fn results(server: &Server) -> Vec<(&'static str, &'static str, bool)> {
+    let mut results = Vec::new();
+    for (name, check, sets) in CHECKS {
+        let healthy = run(server, *check).await.is_ok();
+        for (kind, set) in [("healthz", HEALTHZ), ("livez", LIVE), ("readyz", READY)] {
+            if sets & set != 0 {
+                results.push((kind, *name, healthy));
+            }
+        }
+    }
+    results
+}
+
 /// Every path below the three, for the list at `/`.
 pub fn paths() -> Vec<String> {
     let mut paths = Vec::new();

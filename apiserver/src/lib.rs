@@ -20,6 +20,8 @@ pub mod encode;
 pub mod endpoint;
 pub mod health;
 pub mod kubeconfig;
+pub mod metrics;
+pub mod nodeproxy;
 pub mod openapi;
 pub mod openid;
 pub mod options;

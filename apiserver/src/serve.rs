@@ -8,12 +8,15 @@ mod tls;
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::BodyExt;
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
@@ -51,6 +54,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_WAIT_MAX: Duration = Duration::from_secs(15);
 /// What requests under way get to finish when the server stops. Leaves room in the second a stop may take.
 const DRAIN_MAX: Duration = Duration::from_millis(700);
+/// How much of an unwanted request body is read for the sake of its connection, and for how long (Go's server: 256 KB).
+const DRAIN_BODY_BYTES_MAX: usize = 256 * 1024;
+const DRAIN_BODY_MAX: Duration = Duration::from_secs(5);
 /// Pause after the kernel could not give us a connection (out of descriptors).
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
@@ -170,8 +176,8 @@ impl Connections {
     }
 
     async fn http1(&self, stream: TlsStream<TcpStream>, peer: Peer) -> hyper::Result<()> {
-        let server = self.server.clone();
-        let service = service_fn(move |request| answer(server.clone(), request, peer.clone()));
+        let (server, tasks) = (self.server.clone(), self.tasks.clone());
+        let service = service_fn(move |request| answer(server.clone(), request, peer.clone(), Some(tasks.clone())));
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT_MAX);
         builder.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
@@ -185,7 +191,7 @@ impl Connections {
 
     async fn http2(&self, stream: TlsStream<TcpStream>, peer: Peer) -> hyper::Result<()> {
         let server = self.server.clone();
-        let service = service_fn(move |request| answer(server.clone(), request, peer.clone()));
+        let service = service_fn(move |request| answer(server.clone(), request, peer.clone(), None));
         let mut builder = http2::Builder::new(Tracked(self.tasks.clone()));
         builder.timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_WAIT_MAX);
         builder.max_concurrent_streams(STREAMS_MAX).max_header_list_size(HEADER_LIST_BYTES_MAX);
@@ -203,9 +209,46 @@ async fn answer(
     server: ApiServer,
     request: Request<Incoming>,
     peer: Peer,
+    tasks: Option<TaskTracker>,
 ) -> Result<Response<Body>, std::convert::Infallible> {
-    let request = request.map(|body| body.map_err(|error| Box::new(error) as BoxError).boxed_unsync());
+    let request = request.map(|body| match tasks {
+        Some(tasks) if !body.is_end_stream() => Drained { body: Some(body), tasks }.boxed_unsync(),
+        _ => body.map_err(|error| Box::new(error) as BoxError).boxed_unsync(),
+    });
     Ok(server.call(request, peer).await)
+}
+
+/// A request body on HTTP/1 that is read to its end even if the request is answered without it (a refusal, say):
+/// otherwise the connection would have to be closed, and a client could not use it again.
+struct Drained {
+    body: Option<Incoming>,
+    tasks: TaskTracker,
+}
+
+impl http_body::Body for Drained {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        Pin::new(body).poll_frame(context).map_err(|error| Box::new(error) as BoxError)
+    }
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map(Incoming::size_hint).unwrap_or_default()
+    }
+}
+
+impl Drop for Drained {
+    fn drop(&mut self) {
+        let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) else { return };
+        self.tasks.spawn(async move {
+            // Too much or too slow: the connection closes, which is what happens without reading anyway.
+            drop(tokio::time::timeout(DRAIN_BODY_MAX, Limited::new(body, DRAIN_BODY_BYTES_MAX).collect()).await);
+        });
+    }
 }
 
 /// Runs the tasks hyper needs among the connection's own, so that a stop waits for them too.

@@ -17,6 +17,8 @@ use crate::body::Body;
 use crate::bootstrap;
 use crate::cache::{Cache, ResourceCache};
 use crate::health::Readiness;
+use crate::metrics::Requests;
+use crate::nodeproxy::{self, NodeClient};
 use crate::options::Options;
 use crate::pipeline;
 use crate::pki;
@@ -31,6 +33,8 @@ pub enum Error {
     Keys(#[from] pki::Error),
     #[error("read keys at start: {0}")]
     Authenticator(#[from] authn::Error),
+    #[error("prepare calls to nodes: {0}")]
+    Nodes(#[from] nodeproxy::Error),
 }
 
 /// What a request needs at hand. Shared, immutable but for what its parts guard themselves.
@@ -43,6 +47,9 @@ pub struct Server {
     /// Keys and certificates.
     pub identity: Arc<pki::Cluster>,
     pub readiness: Readiness,
+    pub requests: Requests,
+    /// Reaches nodes and pods for those who ask through this server.
+    pub nodes: NodeClient,
     pub authenticator: Authenticator,
     pub authorizer: Authorizer,
     pub admission: Chain,
@@ -83,6 +90,7 @@ impl ApiServer {
             Some(identity) => Arc::clone(identity),
             None => Arc::new(pki::Cluster::ephemeral(&options.names(), Timestamp::now())?),
         };
+        let nodes = NodeClient::new(&identity)?;
         let authenticator = Authenticator::new(&identity, &options.token_issuer())?;
         let server = Arc::new_cyclic(|itself| Server {
             itself: Weak::clone(itself),
@@ -92,6 +100,8 @@ impl ApiServer {
             catalogue: ArcSwap::new(catalogue),
             identity,
             readiness: Readiness::default(),
+            requests: Requests::default(),
+            nodes,
             authenticator,
             authorizer: Authorizer::default(),
             admission: Chain::default(),

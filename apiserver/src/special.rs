@@ -4,7 +4,7 @@
 use crate::endpoint::Handler;
 use crate::request::RequestInfo;
 use crate::verbs::{binding, eviction};
-use crate::{component_status, review, token_request};
+use crate::{component_status, nodeproxy, review, token_request};
 
 pub struct Special {
     pub group: &'static str,
@@ -15,8 +15,14 @@ pub struct Special {
 }
 
 /// All rows; the handler sees every verb of its (sub)resource and answers 405 for those it lacks.
-pub static SPECIAL: &[&[Special]] =
-    &[review::SPECIAL, token_request::SPECIAL, binding::SPECIAL, component_status::SPECIAL, eviction::SPECIAL];
+pub static SPECIAL: &[&[Special]] = &[
+    review::SPECIAL,
+    token_request::SPECIAL,
+    binding::SPECIAL,
+    component_status::SPECIAL,
+    eviction::SPECIAL,
+    nodeproxy::SPECIAL,
+];
 
 /// The row for a request, if it is not a generic one.
 pub fn find(info: &RequestInfo) -> Option<&'static Special> {

@@ -1,5 +1,6 @@
-//! Cluster roles with an `aggregationRule` get the rules of the roles it selects. Upstream has a controller for it; here
-//! the server does it itself, because the default roles `admin`, `edit` and `view` are empty without it.
+//! Cluster roles with an `aggregationRule` get the rules of the roles it selects. A controller keeps them so; here they
+//! get theirs once at start, because the default roles `admin`, `edit` and `view` are empty without, and a server may
+//! run without controllers. The order is the controller's (by name), so that it finds nothing to change.
 
 use std::sync::Arc;
 
@@ -11,24 +12,7 @@ use api::selector::LabelSelector;
 
 use super::{Error, send};
 use crate::authz::GROUP;
-use crate::cache::resource::Slice;
 use crate::server::Server;
-
-/// Follows changes of cluster roles until shutdown.
-pub async fn run(server: &Arc<Server>) {
-    let Some((_, cache)) = server.resource(GROUP, "clusterroles") else { return };
-    let channel = cache.channel(&Slice::All);
-    let mut changes = channel.subscribe();
-    loop {
-        if let Err(error) = aggregate(server).await {
-            tracing::warn!(%error, "aggregating cluster roles failed; trying again with the next change");
-        }
-        tokio::select! {
-            () = server.shutdown.cancelled() => return,
-            changed = changes.changed() => if changed.is_err() { return },
-        }
-    }
-}
 
 /// Writes every aggregated role whose rules are not those it should have. Roles may aggregate aggregated roles, so it
 /// goes on until nothing changes; each round settles at least one level.
@@ -64,16 +48,15 @@ fn plan(roles: &[Value]) -> Vec<Value> {
         let Some(selectors) = role.pointer("/aggregationRule/clusterRoleSelectors").and_then(Value::as_array) else {
             continue;
         };
+        let selectors: Vec<LabelSelector> =
+            selectors.iter().filter_map(|selector| LabelSelector::from_object(Some(selector)).ok()).collect();
+        let selected = |other: &&Value| {
+            meta::name(other) != meta::name(role) && selectors.iter().any(|s| s.matches(meta::labels(other)))
+        };
         let mut rules: Vec<Value> = Vec::new();
-        for wanted in selectors {
-            let Ok(selector) = LabelSelector::from_object(Some(wanted)) else { continue };
-            let members = roles
-                .iter()
-                .filter(|other| meta::name(other) != meta::name(role) && selector.matches(meta::labels(other)));
-            for rule in members.filter_map(|m| m.get("rules")?.as_array()).flatten() {
-                if !rules.contains(rule) {
-                    rules.push(rule.clone());
-                }
+        for rule in roles.iter().filter(selected).filter_map(|m| m.get("rules")?.as_array()).flatten() {
+            if !rules.contains(rule) {
+                rules.push(rule.clone());
             }
         }
         if role.get("rules").and_then(Value::as_array).map_or(&[][..], Vec::as_slice) != rules {

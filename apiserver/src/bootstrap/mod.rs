@@ -49,11 +49,11 @@ pub fn identity() -> User {
     User::new("system:apiserver", &[GROUP_MASTERS])
 }
 
-/// Brings everything in place, then keeps aggregated roles and the `kubernetes` endpoints so until shutdown.
+/// Brings everything in place, trying until it is or the server stops.
 pub async fn run(server: Arc<Server>) {
     loop {
         match everything(&server).await {
-            Ok(()) => break,
+            Ok(()) => return,
             Err(error) => tracing::warn!(%error, "creating the objects of a new cluster failed; trying again"),
         }
         tokio::select! {
@@ -61,7 +61,6 @@ pub async fn run(server: Arc<Server>) {
             () = tokio::time::sleep(RETRY_AFTER) => {}
         }
     }
-    aggregation::run(&server).await;
 }
 
 async fn everything(server: &Arc<Server>) -> Result<(), Error> {

@@ -7,12 +7,11 @@ mod token;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 
-use api::decode::{self, FieldValidation};
+use api::decode::FieldValidation;
 use api::meta;
-use api::protobuf;
 use api::schema::Schemas;
 use api::status::Status;
 
@@ -22,6 +21,7 @@ use crate::request::Call;
 use crate::server::Server;
 use crate::special::Special;
 use crate::user::User;
+use crate::verbs::{self, Expected};
 
 pub const AUTHORIZATION: &str = "authorization.k8s.io";
 pub const AUTHENTICATION: &str = "authentication.k8s.io";
@@ -64,29 +64,13 @@ impl Review {
         if call.info.version != "v1" {
             return Err(Status::no_such_path());
         }
-        let bytes = body::read(body).await?;
         let type_name = format!("io.k8s.api.{}.v1.{kind}", group.split('.').next().unwrap_or_default());
         let schema = Schemas::builtin().type_named(&type_name).ok_or_else(Status::no_such_path)?;
         let mode = FieldValidation::parse(call.query.get("fieldValidation").unwrap_or_default());
         let mode = mode.ok_or_else(|| Status::bad_request("fieldValidation: Ignore, Warn or Strict"))?;
-        let decoded = match media(&call.parts.headers)? {
-            Media::Json => decode::json(schema, &bytes, mode),
-            Media::Yaml => decode::yaml(schema, &bytes, mode),
-            Media::Protobuf => protobuf::decode(schema, &bytes),
-        };
-        let decoded = decoded
-            .map_err(|e| Status::bad_request(format!("{kind} in version \"v1\" cannot be handled as a {kind}: {e}")))?;
+        let expected = Expected { schema, group, version: "v1", kind, also_accepted: &[] };
+        let decoded = verbs::decode_body(&call.parts.headers, body, &expected, mode).await?;
         let mut object = decoded.object;
-        let wanted = meta::api_version(group, "v1");
-        for (field, wanted) in [("kind", kind), ("apiVersion", wanted.as_str())] {
-            let stated = object.get(field).and_then(Value::as_str).unwrap_or_default();
-            if !stated.is_empty() && stated != wanted {
-                return Err(Status::bad_request(format!(
-                    "the {field} in the data ({stated}) does not match the expected {field} ({wanted})"
-                )));
-            }
-            object[field] = wanted.into();
-        }
         meta::metadata_mut(&mut object);
         Ok(Self { object, warnings: decoded.warnings })
     }
@@ -113,24 +97,6 @@ impl Review {
         metadata.remove("managedFields");
         metadata.retain(|_, value| !value.is_null());
         metadata
-    }
-}
-
-enum Media {
-    Json,
-    Yaml,
-    Protobuf,
-}
-
-fn media(headers: &HeaderMap) -> Result<Media, Status> {
-    let text = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    match text.split(';').next().unwrap_or_default().trim() {
-        "" | "application/json" => Ok(Media::Json),
-        "application/yaml" => Ok(Media::Yaml),
-        protobuf::MEDIA_TYPE => Ok(Media::Protobuf),
-        _ => Err(Status::unsupported_media_type(
-            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf",
-        )),
     }
 }
 
