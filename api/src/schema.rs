@@ -13,7 +13,7 @@ mod rules;
 mod validate;
 
 use std::borrow::Cow;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -33,6 +33,7 @@ pub struct Schemas {
     extras: Vec<Extra>,
     /// Compiled from a CustomResourceDefinition: values are what was sent, not what Go types make of it.
     structural: bool,
+    digest: OnceLock<[u8; 32]>,
 }
 
 /// A node's default, and what a custom resource's schema demands beyond shapes.
@@ -69,6 +70,7 @@ impl Schemas {
                 text: Cow::Borrowed(include_str!(concat!(env!("OUT_DIR"), "/schemas.txt"))),
                 extras: defaults.into_iter().map(|d| Extra { default: Some(d), rules: None }).collect(),
                 structural: false,
+                digest: OnceLock::new(),
             })
         });
         &BUILTIN
@@ -86,14 +88,16 @@ impl Schemas {
 
     /// A digest of everything in the set.
     pub fn digest(&self) -> [u8; 32] {
-        let mut digest = Sha256::new();
-        digest.update(&self.words);
-        digest.update(self.text.as_bytes());
-        for extra in &self.extras {
-            let stated = extra.rules.as_ref().map(|r| &r.stated);
-            digest.update(format!("{:?} {stated:?}", extra.default));
-        }
-        digest.finalize().into()
+        *self.digest.get_or_init(|| {
+            let mut digest = Sha256::new();
+            digest.update(&self.words);
+            digest.update(self.text.as_bytes());
+            for extra in &self.extras {
+                let stated = extra.rules.as_ref().map(|r| &r.stated);
+                digest.update(format!("{:?} {stated:?}", extra.default));
+            }
+            digest.finalize().into()
+        })
     }
 
     /// A handle to a node id as [`Schema::id`] gave it out for this same set.
