@@ -2,7 +2,7 @@
 //! of the built-in types, so that merging and applying treat them as they do everywhere.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
@@ -37,8 +37,13 @@ impl Schemas {
         compiler.add_meta(&mut root);
         let id = compiler.writer.add(root);
         let (words, text) = compiler.writer.finish();
-        let schemas =
-            Schemas { words: Cow::Owned(words), text: Cow::Owned(text), extras: compiler.extras, structural: true };
+        let schemas = Schemas {
+            words: Cow::Owned(words),
+            text: Cow::Owned(text),
+            extras: compiler.extras,
+            structural: true,
+            digest: OnceLock::new(),
+        };
         Ok((Arc::new(schemas), id))
     }
 }
