@@ -5,6 +5,7 @@ pub mod server;
 
 use std::sync::Arc;
 
+use api_client::Revision;
 use async_trait::async_trait;
 use k8s_openapi::api::{
     authentication::v1::TokenRequest,
@@ -58,7 +59,8 @@ pub trait Cluster: Send + Sync + 'static {
     /// The pod as the server has it now; `None` when no pod of that name and uid exists.
     async fn pod(&self, pod: &PodId) -> Result<Option<Pod>, Error>;
     /// Strategic merge patch of `pods/status`; the implementation adds the uid as precondition.
-    async fn patch_pod_status(&self, pod: &PodId, patch: &Value) -> Result<(), Error>;
+    /// Returns the revision of the write; a watched pod of that revision or a later one contains it.
+    async fn patch_pod_status(&self, pod: &PodId, patch: &Value) -> Result<Revision, Error>;
     /// The last act on a pod: delete with grace 0, only if the uid still matches.
     async fn delete_pod(&self, pod: &PodId) -> Result<(), Error>;
     /// Never blocks and never fails: events are best effort.

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use api_client::{
-    Api, Cache, Client, DeleteParams, ListParams, Meta, Object, ObjectKey, Patch,
+    Api, Cache, Client, DeleteParams, ListParams, Meta, Object, ObjectKey, Patch, Revision,
     events::{EventType, ObjectReference, Recorder},
 };
 use async_trait::async_trait;
@@ -160,12 +160,12 @@ impl Cluster for ApiCluster {
         Ok(found.filter(|found| found.metadata.uid.as_ref() == Some(&pod.uid)))
     }
 
-    async fn patch_pod_status(&self, pod: &PodId, patch: &Value) -> Result<(), Error> {
+    async fn patch_pod_status(&self, pod: &PodId, patch: &Value) -> Result<Revision, Error> {
         let key = ObjectKey::new(&pod.namespace, &pod.name);
         let mut patch = patch.clone();
         patch["metadata"] = json!({"uid": pod.uid});
         let answer = self.statuses.patch_status(&key, &Patch::Strategic(patch)).await;
-        answer.map(drop).map_err(failed("patch status of", "pod", &key))
+        answer.map(|(_, revision)| revision).map_err(failed("patch status of", "pod", &key))
     }
 
     async fn delete_pod(&self, pod: &PodId) -> Result<(), Error> {

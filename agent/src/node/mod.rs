@@ -95,6 +95,8 @@ impl NodeKeeper {
             }
         };
         let node = node.map_err(self.failed("register"))?;
+        // Before the status: a node that has its range already must not be reported as not ready after a restart.
+        self.shared.sandboxes.set_pod_range(node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()));
         self.write(&self.status(Some(&node), Timestamp::now()).await).await
     }
 

@@ -3,6 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use api_client::{Object, Revision};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::{
@@ -56,8 +57,10 @@ pub(super) struct Owner {
     pub(super) operations: JoinSet<Outcome>,
     /// Stops under way, by container name.
     pub(super) stops: HashMap<String, AbortHandle>,
-    /// The status the server has.
+    /// The status the server has, as far as we know…
     reported: PodStatus,
+    /// …and the revision at which it had it: what the watch shows of older ones is history.
+    reported_at: Revision,
     reporting: Option<PodStatus>,
     report_retry: Option<Retry>,
     finished: bool,
@@ -65,7 +68,7 @@ pub(super) struct Owner {
 
 /// How an operation beside the owner ended.
 pub(super) enum Outcome {
-    Reported(Result<(), cluster::Error>),
+    Reported(Result<Revision, cluster::Error>),
     PostStart {
         container: String,
         container_id: String,
@@ -98,6 +101,7 @@ impl Owner {
             operations: JoinSet::new(),
             stops: HashMap::new(),
             reported,
+            reported_at: Revision::NONE,
             reporting: None,
             report_retry: None,
             finished: false,
@@ -216,8 +220,12 @@ impl Owner {
 
     async fn read(&mut self, letters: Letters) {
         if let Some(pod) = letters.desired {
-            // Others' conditions (gates, disruption) come with the pod; ours in it may be older than what we sent.
-            if let Some(theirs) = pod.status.as_ref().and_then(|status| status.conditions.clone()) {
+            if self.reporting.is_none() && pod.revision() >= self.reported_at {
+                // Whoever wrote it: where it is not what we see here, it is written again.
+                self.reported = pod.status.clone().unwrap_or_default();
+                self.reported_at = pod.revision();
+            } else if let Some(theirs) = pod.status.as_ref().and_then(|status| status.conditions.clone()) {
+                // Others' conditions (gates, disruption) count at once; ours may be older than what we sent.
                 self.merge_conditions(theirs);
             }
             self.pod = pod;
@@ -278,11 +286,12 @@ impl Owner {
         }
     }
 
-    fn report_answered(&mut self, result: Result<(), cluster::Error>) {
+    fn report_answered(&mut self, result: Result<Revision, cluster::Error>) {
         let Some(sent) = self.reporting.take() else { return };
         match result {
-            Ok(()) => {
+            Ok(revision) => {
                 self.reported = sent;
+                self.reported_at = revision;
                 self.report_retry = None;
             }
             Err(error) if error.is_gone() => {

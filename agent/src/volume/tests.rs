@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fs, sync::Arc};
 
+use api_client::Revision;
 use async_trait::async_trait;
 use k8s_openapi::api::{
     authentication::v1::TokenRequest,
@@ -42,8 +43,8 @@ impl Cluster for Maps {
     async fn pod(&self, _: &PodId) -> Result<Option<Pod>, ClusterError> {
         Ok(None)
     }
-    async fn patch_pod_status(&self, _: &PodId, _: &Value) -> Result<(), ClusterError> {
-        Ok(())
+    async fn patch_pod_status(&self, _: &PodId, _: &Value) -> Result<Revision, ClusterError> {
+        Ok(Revision::NONE)
     }
     async fn delete_pod(&self, _: &PodId) -> Result<(), ClusterError> {
         Ok(())

@@ -202,7 +202,7 @@ impl Cluster for Board {
     async fn pod(&self, _: &PodId) -> Result<Option<Pod>, cluster::Error> {
         Ok(None)
     }
-    async fn patch_pod_status(&self, pod: &PodId, patch: &Value) -> Result<(), cluster::Error> {
+    async fn patch_pod_status(&self, pod: &PodId, patch: &Value) -> Result<api_client::Revision, cluster::Error> {
         self.pods.send_modify(|pods| {
             let object = pods.entry(pod.name.clone()).or_insert_with(|| json!({"status": {}}));
             for (key, value) in patch["status"].as_object().unwrap() {
@@ -219,7 +219,7 @@ impl Cluster for Board {
                 }
             }
         });
-        Ok(())
+        Ok(api_client::Revision::NONE)
     }
     async fn delete_pod(&self, pod: &PodId) -> Result<(), cluster::Error> {
         self.pods.send_modify(|pods| {
