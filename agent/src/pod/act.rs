@@ -688,6 +688,18 @@ impl Owner {
     async fn tear_down(&mut self) -> Result<(), Error> {
         self.workers.clear();
         let uid = &self.id.uid;
+        let known = |id: &str| {
+            self.observed
+                .containers
+                .values()
+                .any(|series| [&series.latest, &series.previous].into_iter().flatten().any(|attempt| attempt.id == id))
+        };
+        // Records whose labels this agent does not understand, such as another version's.
+        for record in self.shared.runtime.list_containers(&[(label::POD_UID, uid)]).await? {
+            if !known(&record.id) {
+                self.shared.runtime.remove_container(&record.id).await?;
+            }
+        }
         self.shared.sandboxes.tear_down(uid).await?;
         volume::remove(uid, &self.shared.paths).await?;
         sandbox::mounts::unmount_below(&self.shared.paths.pod(uid)).map_err(sandbox::Error::from)?;

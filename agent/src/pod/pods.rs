@@ -101,19 +101,17 @@ impl Pods {
 
     /// All pods that should be here have been put: what else was found, or has files here, is ended and removed.
     pub fn complete(&mut self) {
-        let mut orphans =
-            std::mem::take(&mut self.found).into_values().filter_map(|found| orphan(&found)).collect::<Vec<_>>();
-        let known =
-            self.owners.keys().cloned().chain(orphans.iter().map(|pod| PodId::of(pod).uid)).collect::<HashSet<_>>();
+        let mut orphans = self.found.values().filter_map(|found| orphan(found)).collect::<Vec<_>>();
+        let mut known = self.owners.keys().cloned().collect::<HashSet<_>>();
+        known.extend(orphans.iter().map(|pod| PodId::of(pod).uid));
         for entry in std::fs::read_dir(self.shared.paths.pods()).into_iter().flatten().flatten() {
             let uid = entry.file_name().to_string_lossy().into_owned();
             if known.contains(&uid) {
                 continue;
             }
             let record = self.shared.sandboxes.record(&uid).ok().flatten();
-            let id = record
-                .map_or_else(|| PodId { namespace: String::new(), name: uid.clone(), uid }, |record| record.pod_id());
-            orphans.push(stand_in(&id, Vec::new()));
+            let nameless = || PodId { namespace: String::new(), name: uid.clone(), uid: uid.clone() };
+            orphans.push(stand_in(&record.map_or_else(nameless, |record| record.pod_id()), Vec::new()));
         }
         for pod in orphans {
             let id = PodId::of(&pod);

@@ -141,13 +141,14 @@ impl Runtime {
             let exit = {
                 let collect = collect(stdout, stderr, &mut output, limit);
                 tokio::pin!(collect);
-                let exit = tokio::select! {
-                    exit = exec.wait() => exit?,
+                tokio::select! {
+                    exit = exec.wait() => {
+                        // Output written before the end is in the pipe; a child that holds it open is not waited for.
+                        let _still_open = tokio::time::timeout(DRAIN, collect).await;
+                        exit?
+                    }
                     () = &mut collect => exec.wait().await?,
-                };
-                // Output written before the end is already in the pipe; a child that holds it open is not waited for.
-                let _still_open = tokio::time::timeout(DRAIN, collect).await;
-                exit
+                }
             };
             exec.finish().await?;
             Ok::<_, Error>(Output { exit, output })

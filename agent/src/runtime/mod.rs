@@ -38,8 +38,8 @@ pub enum Error {
     Address { address: String },
     #[error("containerd namespace {namespace:?} is no header value")]
     Namespace { namespace: String },
-    #[error("{call} {object}: {}", source.message())]
-    Call { call: &'static str, object: String, source: Box<tonic::Status> },
+    #[error("{call} {object}: {}", status.message())]
+    Call { call: &'static str, object: String, status: Box<tonic::Status> },
     #[error("{call} {object}: the answer lacks {field}")]
     Answer { call: &'static str, object: String, field: &'static str },
     #[error("{action} {path}")]
@@ -53,7 +53,7 @@ pub enum Error {
 impl Error {
     fn code(&self) -> Option<tonic::Code> {
         match self {
-            Error::Call { source, .. } => Some(source.code()),
+            Error::Call { status, .. } => Some(status.code()),
             _ => None,
         }
     }
@@ -66,9 +66,9 @@ impl Error {
     /// containerd does not answer; nothing is known about the object.
     pub fn is_unavailable(&self) -> bool {
         // A broken connection surfaces as Unknown "transport error" from tonic, not as Unavailable.
-        matches!(self, Error::Call { source, .. }
-            if source.code() == tonic::Code::Unavailable
-                || (source.code() == tonic::Code::Unknown && std::error::Error::source(source).is_some()))
+        matches!(self, Error::Call { status, .. }
+            if status.code() == tonic::Code::Unavailable
+                || (status.code() == tonic::Code::Unknown && std::error::Error::source(&**status).is_some()))
     }
 }
 
@@ -80,10 +80,10 @@ pub(crate) fn answered<T>(
     call: &'static str,
     object: &str,
 ) -> Result<T> {
-    result.map(tonic::Response::into_inner).map_err(|source| Error::Call {
+    result.map(tonic::Response::into_inner).map_err(|status| Error::Call {
         call,
         object: object.to_owned(),
-        source: Box::new(source),
+        status: Box::new(status),
     })
 }
 

@@ -124,7 +124,7 @@ pub fn build(request: Request<'_>) -> Result<Spec, Error> {
         .linux(linux)
         .build()
         .expect("every field of a spec has a default");
-    // The sandbox's namespace has its host name already; the builder's default would overwrite it.
+    // The sandbox has its name already, and a host-network container must not change the host's.
     spec.set_hostname(None).set_domainname(None);
     Ok(spec)
 }

@@ -7,7 +7,10 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -38,6 +41,9 @@ pub struct Containerd {
 
 impl Containerd {
     pub fn start() -> Self {
+        // Shown when the test fails; a second test of the process finds it set.
+        let filter = tracing_subscriber::EnvFilter::new("warn,agent=debug");
+        let _set_before = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         // Short: socket paths have 108 bytes.
         let directory = tempfile::Builder::new().prefix("kl").tempdir_in("/tmp").expect("make a directory in /tmp");
         let process = Self::spawn(directory.path());
@@ -254,6 +260,9 @@ impl Board {
     }
 }
 
+/// Nodes made by this process.
+static NODES: AtomicU32 = AtomicU32::new(0);
+
 /// An agent's pods on a private containerd.
 pub struct Node {
     pub shared: Arc<Shared>,
@@ -272,10 +281,11 @@ impl Node {
         options.container_log_dir = directory.join("containers");
         options.cni_config_dir = directory.join("no-cni");
         // Names and ranges of our own: other tests run at the same time.
-        let number = std::process::id() % 200 + 20;
-        options.bridge = format!("kt{}", std::process::id() % 100_000);
-        options.pod_cidr = Some(format!("10.{number}.{}.0/24", std::process::id() / 200 % 250));
-        options.cgroup_parent = format!("keelson-test-{}", std::process::id());
+        let own = std::process::id() * 8 + NODES.fetch_add(1, Ordering::Relaxed);
+        options.bridge = format!("kt{}", own % 10_000_000);
+        options.pod_cidr = Some(format!("10.{}.{}.0/24", 64 + own / 250 % 128, own % 250));
+        options.cgroup_parent = format!("keelson-test-{own}");
+        options.pause_command = vec!["/bin/busybox".into(), "sleep".into(), "infinity".into()];
         options
     }
 
@@ -299,8 +309,42 @@ impl Node {
         self.options
     }
 
-    /// Puts a pod from its spec; missing parts are filled in.
-    pub fn put(&mut self, name: &str, spec: Value) -> Arc<Pod> {
+    /// Removes everything and checks that nothing is left.
+    pub async fn end(self, containerd: &Containerd) {
+        let options = self.stop().await;
+        agent::cleanup(&options).await.unwrap();
+        // A second time finds nothing to do.
+        agent::cleanup(&options).await.unwrap();
+        assert!(!options.state_dir.exists() && !options.log_dir.exists() && !options.container_log_dir.exists());
+        assert!(!Path::new("/sys/class/net").join(&options.bridge).exists());
+        assert!(containerd.runtime().list_containers(&[]).await.unwrap().is_empty());
+        assert!(containerd.runtime().list_tasks().await.unwrap().is_empty());
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let left = mounts.lines().filter(|line| line.contains(&*containerd.directory.path().to_string_lossy()));
+        assert_eq!(left.collect::<Vec<_>>(), Vec::<&str>::new());
+        for controller in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+            assert!(!controller.path().join(&options.cgroup_parent).exists(), "{:?}", controller.path());
+        }
+    }
+
+    pub fn container_id(&self, name: &str) -> String {
+        let status = self.board.get(name)["status"]["containerStatuses"][0].clone();
+        status["containerID"].as_str().unwrap().trim_start_matches("containerd://").to_owned()
+    }
+
+    /// Runs a command in a pod's only container and returns its output.
+    pub async fn exec(&self, name: &str, command: &[&str]) -> String {
+        let id = self.container_id(name);
+        let command = command.iter().map(|word| (*word).to_owned()).collect();
+        let fifos = self.shared.paths.exec();
+        match self.shared.runtime.exec_capture(&id, command, &fifos, 1 << 20, PATIENCE).await {
+            Ok(done) => String::from_utf8(done.output).unwrap(),
+            Err(error) => panic!("exec in {name}: {error}\n{:#}\n{}", self.board.get(name), self.log(name, "main", 0)),
+        }
+    }
+
+    /// A pod from its spec; missing parts are filled in.
+    pub fn pod(&self, name: &str, spec: Value) -> Arc<Pod> {
         let mut object = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}"), "generation": 1},
@@ -311,9 +355,22 @@ impl Node {
                 container.as_object_mut().unwrap().entry("image").or_insert(json!("localhost/busybox:test"));
             }
         }
-        let pod: Arc<Pod> = Arc::new(serde_json::from_value(object).unwrap());
+        Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    pub fn put(&mut self, name: &str, spec: Value) -> Arc<Pod> {
+        let pod = self.pod(name, spec);
         self.pods.put(pod.clone());
         pod
+    }
+
+    /// Deletes the pod and waits until nothing of it is left.
+    pub async fn delete_and_wait(&mut self, pod: &Pod, grace: i64) -> Value {
+        self.delete(pod, grace);
+        let name = pod.metadata.name.clone().unwrap();
+        let last = self.board.wait(&name, "deleted", |object| object["deleted"] == true).await;
+        self.pods.reap().await;
+        last
     }
 
     pub fn delete(&mut self, pod: &Pod, grace: i64) {
