@@ -26,33 +26,16 @@ pub enum Error {
 }
 
 /// Stops and removes all containers, namespaces, mounts, interfaces, cgroups and files of the agent. Images stay; they
-/// are containerd's. The agent must not run. Safe to repeat, and with containerd gone what is left of files is removed.
+/// are containerd's. The agent must not run.
+/// Without a node name only what this agent's own state directory tells of is found. Safe to repeat, and with containerd gone what is left of files is removed.
 pub async fn cleanup(options: &Options) -> Result<(), Error> {
     let paths = Paths::new(options);
     let sandboxes = Sandboxes::new(options, paths.clone());
-    let mut uids = BTreeSet::new();
+    // As long as a container exists, so does its pod's directory.
+    let pods = std::fs::read_dir(paths.pods()).into_iter().flatten().flatten();
+    let mut uids = pods.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect::<BTreeSet<_>>();
     if options.containerd_address.exists() {
-        let runtime = Runtime::new(
-            &options.containerd_address,
-            &options.containerd_namespace,
-            &options.snapshotter,
-            options.oci_runtime.as_deref(),
-        )?;
-        for record in runtime.list_containers(&[(label::NODE, &options.node_name)]).await? {
-            runtime.remove_container(&record.id).await?;
-            uids.extend(record.labels.get(label::POD_UID).cloned());
-            let (name, namespace) = (record.labels.get(label::POD_NAME), record.labels.get(label::POD_NAMESPACE));
-            if let (Some(uid), Some(name), Some(namespace), Some(container)) =
-                (record.labels.get(label::POD_UID), name, namespace, record.labels.get(label::CONTAINER))
-            {
-                let pod = crate::pod::PodId { namespace: namespace.clone(), name: name.clone(), uid: uid.clone() };
-                remove_file(&paths.log_link(&pod, container, &record.id))?;
-                remove_tree(&paths.pod_logs(&pod))?;
-            }
-        }
-    }
-    for entry in std::fs::read_dir(paths.pods()).into_iter().flatten().flatten() {
-        uids.insert(entry.file_name().to_string_lossy().into_owned());
+        remove_containers(options, &paths, &mut uids).await?;
     }
     let tree = cgroup::Tree::new(&options.cgroup_parent);
     for uid in &uids {
@@ -74,6 +57,33 @@ pub async fn cleanup(options: &Options) -> Result<(), Error> {
                 return Err(Error::Io { action: "remove", path: directory.display().to_string(), source });
             }
             _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Containers of the pods known by their directories, and, with a node name, of all pods of that node.
+async fn remove_containers(options: &Options, paths: &Paths, uids: &mut BTreeSet<String>) -> Result<(), Error> {
+    let runtime = Runtime::new(
+        &options.containerd_address,
+        &options.containerd_namespace,
+        &options.snapshotter,
+        options.oci_runtime.as_deref(),
+    )?;
+    for record in runtime.list_containers(&[]).await? {
+        let text = |key: &str| record.labels.get(key).cloned();
+        let (Some(uid), Some(node)) = (text(label::POD_UID), text(label::NODE)) else { continue };
+        if !uids.contains(&uid) && (options.node_name.is_empty() || node != options.node_name) {
+            continue;
+        }
+        runtime.remove_container(&record.id).await?;
+        uids.insert(uid.clone());
+        if let (Some(namespace), Some(name), Some(container)) =
+            (text(label::POD_NAMESPACE), text(label::POD_NAME), text(label::CONTAINER))
+        {
+            let pod = crate::pod::PodId { namespace, name, uid };
+            remove_file(&paths.log_link(&pod, &container, &record.id))?;
+            remove_tree(&paths.pod_logs(&pod))?;
         }
     }
     Ok(())

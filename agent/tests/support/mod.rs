@@ -311,7 +311,9 @@ impl Node {
 
     /// Removes everything and checks that nothing is left.
     pub async fn end(self, containerd: &Containerd) {
-        let options = self.stop().await;
+        let mut options = self.stop().await;
+        // What `keelson cleanup` knows.
+        options.node_name.clear();
         agent::cleanup(&options).await.unwrap();
         // A second time finds nothing to do.
         agent::cleanup(&options).await.unwrap();
