@@ -219,11 +219,11 @@ impl<T: Object> Cache<T> {
         for change in &changes {
             observers.iter().for_each(|observer| observer(change));
         }
-        self.0.revision.send_if_modified(|r| std::mem::replace(r, Some(revision)) != Some(revision));
+        self.0.revision.send_if_modified(|r| r.replace(revision) != Some(revision));
         if let Some(sender) = self.0.changes.get() {
             for change in changes {
                 // Nobody listening is no failure.
-                let _ = sender.send(change);
+                drop(sender.send(change));
             }
         }
     }
@@ -255,14 +255,14 @@ impl<T: Object> Cache<T> {
     pub async fn wait_for(&self, revision: Revision) {
         let mut receiver = self.0.revision.subscribe();
         // The sender lives in `self`, so this can't fail.
-        let _ = receiver.wait_for(|seen| seen.is_some_and(|seen| seen >= revision)).await;
+        drop(receiver.wait_for(|seen| seen.is_some_and(|seen| seen >= revision)).await);
     }
 
     /// Returns when `condition` holds of the snapshot. Pending like [`Cache::wait_for`].
     pub async fn wait_until(&self, condition: impl Fn(&Snapshot<T>) -> bool) {
         let mut receiver = self.0.revision.subscribe();
         // The sender lives in `self`, so this can't fail.
-        let _ = receiver.wait_for(|seen| seen.is_some() && condition(&self.0.snapshot.load())).await;
+        drop(receiver.wait_for(|seen| seen.is_some() && condition(&self.0.snapshot.load())).await);
     }
 
     /// Calls `observer` for every object there is, as an addition, then for every change, in order. It runs on the

@@ -171,7 +171,7 @@ impl Queue {
                 None => self.news.notified().await,
                 Some(at) => {
                     // Reaching the due time is what we wait for, so the timeout is no failure.
-                    let _ = tokio::time::timeout_at(self.epoch + at, self.news.notified()).await;
+                    drop(tokio::time::timeout_at(self.epoch + at, self.news.notified()).await);
                 }
             }
         }
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn a_key_is_queued_once_and_never_runs_twice_at_a_time() {
         let mut core = Core::default();
-        assert!(core.add(key("a"), 0 * MS));
+        assert!(core.add(key("a"), Duration::ZERO));
         assert!(!core.add(key("a"), 1 * MS));
         assert_eq!(taken(&mut core, 2), "a");
         assert!(core.add(key("a"), 3 * MS), "noted while running");
@@ -219,7 +219,7 @@ mod tests {
     fn failures_back_off_per_key_and_success_forgets() {
         let mut core = Core::default();
         let mut now = 0;
-        core.add(key("a"), 0 * MS);
+        core.add(key("a"), Duration::ZERO);
         for delay in [5, 10, 20, 40] {
             assert_eq!(taken(&mut core, now), "a");
             core.add(key("a"), now * MS);
@@ -238,13 +238,13 @@ mod tests {
     #[test]
     fn the_earliest_delay_counts_and_an_add_replaces_it() {
         let mut core = Core::default();
-        core.add_after(key("a"), 0 * MS, 50 * MS);
-        core.add_after(key("a"), 0 * MS, 10 * MS);
-        core.add_after(key("a"), 0 * MS, 90 * MS);
+        core.add_after(key("a"), Duration::ZERO, 50 * MS);
+        core.add_after(key("a"), Duration::ZERO, 10 * MS);
+        core.add_after(key("a"), Duration::ZERO, 90 * MS);
         assert_eq!(taken(&mut core, 10), "a");
         core.done(&key("a"), 10 * MS, Ended::Settled);
         assert_eq!(taken(&mut core, 100), "-", "the other delays were merged into the first");
-        core.add_after(key("b"), 0 * MS, 500 * MS);
+        core.add_after(key("b"), Duration::ZERO, 500 * MS);
         core.add(key("b"), 100 * MS);
         assert_eq!(taken(&mut core, 100), "b");
         core.done(&key("b"), 100 * MS, Ended::Settled);

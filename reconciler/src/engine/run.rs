@@ -1,6 +1,5 @@
 //! Runs controllers: connects inputs to queues, waits for the caches, gives keys to workers, and ends with the token.
 
-use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -75,7 +74,7 @@ impl Running {
         let resync = self.resync(keys);
         let dispatch = self.clone().dispatch();
         // Both run until the token ends them.
-        let _ = shutdown.run_until_cancelled(futures_util::future::join(resync, dispatch)).await;
+        shutdown.run_until_cancelled(futures_util::future::join(resync, dispatch)).await;
     }
 
     async fn resync(&self, keys: Vec<Box<dyn Fn() -> Vec<ObjectKey> + Send + Sync>>) {
@@ -118,7 +117,7 @@ impl Running {
         drop(permit);
         guard.ended = self.ended(&key, result, started.elapsed());
         // A stopped engine waits for nothing.
-        let _ = self.engine.shutdown.run_until_cancelled(work.seen()).await;
+        self.engine.shutdown.run_until_cancelled(work.seen()).await;
     }
 
     fn ended(&self, key: &ObjectKey, result: Result<Done, Error>, took: Duration) -> Ended {
@@ -174,8 +173,8 @@ pub fn graph(controllers: &[Arc<dyn Controller>]) -> String {
                 if o.shared { format!("{name} (shared)") } else { name }
             })
             .collect();
-        // Writing to a String can't fail.
-        let _ = writeln!(out, "{}\n  reads  {}\n  writes {}", controller.name(), reads.join(", "), writes.join(", "));
+        let (name, reads, writes) = (controller.name(), reads.join(", "), writes.join(", "));
+        out.push_str(&format!("{name}\n  reads  {reads}\n  writes {writes}\n"));
     }
     out
 }

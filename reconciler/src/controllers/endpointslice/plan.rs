@@ -65,7 +65,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         families.contains(&slice.address_type.as_str())
             && controller_of(&slice.metadata).map(|o| o.uid.as_str()) == own_uid
     };
-    let mut deletions: Vec<Step> = input.slices.iter().filter(|s| !is_usable(s)).map(|s| delete(s)).collect();
+    let mut deletions: Vec<Step> = input.slices.iter().filter(|s| !is_usable(s)).map(delete).collect();
     for family in families.iter().copied() {
         let slices = input.slices.iter().filter(is_usable).filter(|s| s.address_type == family).cloned().collect();
         let groups = group(input, family, slices, &mut plan.skipped);

@@ -40,9 +40,8 @@ pub fn addresses(pod: &Pod, family: &str) -> Vec<String> {
 
 /// `ShouldPodBeInEndpoints`.
 pub fn belongs_in_endpoints(pod: &Pod, include_terminating: bool) -> bool {
-    !pod.is_terminal()
-        && !(pod.status.pod_ip.is_empty() && pod.status.pod_ips.is_empty())
-        && (include_terminating || !pod.metadata.is_deleting())
+    let has_address = !pod.status.pod_ip.is_empty() || !pod.status.pod_ips.is_empty();
+    has_address && !pod.is_terminal() && (include_terminating || !pod.metadata.is_deleting())
 }
 
 pub fn publishes_not_ready(service: &Service) -> bool {
