@@ -262,4 +262,4 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tracked {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

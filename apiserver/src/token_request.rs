@@ -11,6 +11,7 @@ use api::meta;
 use api::status::Status;
 
 use crate::authn::token::{Binding, Claims, Reference};
+use crate::authz::node;
 use crate::body::Body;
 use crate::endpoint::Answer;
 use crate::request::Call;
@@ -53,6 +54,7 @@ fn create(server: Arc<Server>, call: Call, body: Body) -> Answer {
         let now = Timestamp::now();
         complete(&server, &mut review.object, &account, now);
         let seconds = expiration(&review.object["spec"])?;
+        restrict_nodes(&server, &call, &review.object["spec"]["boundObjectRef"])?;
         let mut claims = claims(&server, &review.object["spec"], &account, seconds, now);
         bind(&server, &review.object["spec"]["boundObjectRef"], &mut claims)?;
         extend(&server, &mut claims, seconds, now);
@@ -136,6 +138,30 @@ fn claims(server: &Server, spec: &Value, account: &Value, seconds: i64, now: Tim
 
 fn reference(object: &Value) -> Reference {
     Reference { name: meta::name(object).to_owned(), uid: meta::uid(object).to_owned() }
+}
+
+/// NodeRestriction for tokens: a node gets them only for a pod that runs on it, named with its UID.
+fn restrict_nodes(server: &Server, call: &Call, bound: &Value) -> Result<(), Status> {
+    let Some(node) = node::identity(&call.user) else { return Ok(()) };
+    let refuse = |why: &str| Err(Status::forbidden("", "serviceaccounts", &call.info.name, why));
+    let text = |field: &str| bound.get(field).and_then(Value::as_str).unwrap_or_default();
+    if text("apiVersion") != "v1" || text("kind") != "Pod" || text("name").is_empty() {
+        return refuse("node requested token not bound to a pod");
+    }
+    if text("uid").is_empty() {
+        return refuse("node requested token with a pod binding without a uid");
+    }
+    let pod = find(server, "pods", &call.info.namespace, text("name"))?;
+    if text("uid") != meta::uid(&pod) {
+        let uid = text("uid");
+        return refuse(&format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+        ));
+    }
+    if pod["spec"]["nodeName"] != node {
+        return refuse("node requested token bound to a pod scheduled on a different node");
+    }
+    Ok(())
 }
 
 /// Binds the token to the object the request names; a pod's node goes along.

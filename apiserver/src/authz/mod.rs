@@ -196,3 +196,6 @@ fn key(path: &str) -> ObjectKey {
     let (namespace, name) = path.split_once('/').unwrap_or(("", path));
     ObjectKey::new(namespace, name)
 }
+
+#[cfg(test)]
+mod tests;

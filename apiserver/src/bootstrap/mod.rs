@@ -88,7 +88,7 @@ async fn everything(server: &Arc<Server>) -> Result<(), Error> {
         Ok::<(), Error>(())
     };
     let service = kubernetes_service::reconcile(server);
-    let configuration = create_missing(server, vec![request_header_configuration(server)]);
+    let configuration = create_missing(server, vec![request_header_configuration(server), service_range(server)]);
     let (rbac, classes, flow, service, configuration) = tokio::join!(rbac, classes, flow, service, configuration);
     rbac.and(classes).and(flow).and(service).and(configuration)
 }
@@ -101,6 +101,15 @@ fn request_header_configuration(server: &Server) -> Wanted {
         "data": { "client-ca-file": server.identity.authority.certificate_pem() },
     });
     Wanted { group: "", resource: "configmaps", object }
+}
+
+/// The range of Service addresses as an object, for those who look it up.
+fn service_range(server: &Server) -> Wanted {
+    let object = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": { "name": "kubernetes" },
+        "spec": { "cidrs": [server.options.service_cidr] },
+    });
+    Wanted { group: "networking.k8s.io", resource: "servicecidrs", object }
 }
 
 /// Creates what is not there and updates what lacks something.

@@ -40,3 +40,6 @@ async fn find(server: &Arc<Server>, resource: &str, namespace: &str, name: &str)
     let found = server.resource("", resource).and_then(|(_, cache)| cache.snapshot().get(&key).map(|i| i.value()));
     found.ok_or_else(|| Status::not_found("", resource, name))
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,15 +20,16 @@ use super::*;
 use crate::Options;
 use crate::pki::{Authority, Cluster, Credential, Subject, Validity};
 
-struct Running {
-    identity: Arc<Cluster>,
+/// A served API server, and clients of it.
+pub(crate) struct Running {
+    pub identity: Arc<Cluster>,
     address: SocketAddr,
-    server: ApiServer,
+    pub server: ApiServer,
     shutdown: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
 
-async fn start() -> Running {
+pub(crate) async fn start() -> Running {
     let mut options = Options { bootstrap: false, ..Options::default() };
     let identity = Arc::new(Cluster::ephemeral(&options.names(), Timestamp::now()).unwrap());
     options.identity = Some(Arc::clone(&identity));
@@ -40,7 +41,7 @@ async fn start() -> Running {
 }
 
 impl Running {
-    async fn connect(
+    pub async fn connect(
         &self,
         credential: Option<&Credential>,
         alpn: &[u8],
@@ -60,7 +61,7 @@ impl Running {
         TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), stream).await.unwrap()
     }
 
-    async fn get(&self, credential: Option<&Credential>, path: &str) -> (StatusCode, String) {
+    pub async fn get(&self, credential: Option<&Credential>, path: &str) -> (StatusCode, String) {
         let stream = TokioIo::new(self.connect(credential, b"http/1.1").await);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
         tokio::spawn(connection);

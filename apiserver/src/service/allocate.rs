@@ -78,7 +78,7 @@ impl Allocator {
             now: self.began.elapsed().as_secs(),
             promises: !request.dry_run,
         };
-        grant.addresses(spec, &range).and_then(|()| grant.ports(spec)).or_else(|failure| match failure {
+        grant.addresses(spec, old, &range).and_then(|()| grant.ports(spec)).or_else(|failure| match failure {
             Failure::Field(error) => refuse(&[error]),
             Failure::Full(what) => Err(Status::internal(format!("failed to allocate a {what}: range is full"))),
         })
@@ -120,14 +120,17 @@ struct Grant<'l> {
 }
 
 impl Grant<'_> {
-    fn addresses(&mut self, spec: &mut Value, range: &Range) -> Result<(), Failure> {
+    /// What an existing Service already has stays as the writer put it; whether it may change, validation says.
+    fn addresses(&mut self, spec: &mut Value, old: Option<&Value>, range: &Range) -> Result<(), Failure> {
         if !allocation::needs_cluster_ip(spec) || allocation::is_headless(spec) {
             return Ok(());
         }
         let families = spec.get("ipFamilies").and_then(Value::as_array).map_or(0, Vec::len);
         let mut addresses: Vec<String> = allocation::cluster_ips(spec).into_iter().map(str::to_owned).collect();
         addresses.resize(addresses.len().max(families), String::new());
-        for index in 0..addresses.len() {
+        let settled =
+            old.filter(|old| allocation::needs_cluster_ip(old)).map_or(0, |old| allocation::cluster_ips(old).len());
+        for index in settled..addresses.len() {
             let address = match addresses[index].as_str() {
                 "" => self.any_address(range).ok_or(Failure::Full("serviceIP"))?,
                 text => {

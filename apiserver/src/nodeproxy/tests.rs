@@ -1,0 +1,158 @@
+//! The way through: a client of the API server, the server, and a node that answers over TLS with a certificate of the
+//! cluster and asks for ours.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use rustls::crypto::aws_lc_rs;
+use rustls::{RootCertStore, ServerConfig};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use crate::pki::Cluster;
+use crate::serve::tests::{Running, start};
+use crate::{Peer, User, body};
+
+const SECRET: &str = "secret-token";
+
+/// Answers logs with what was asked, and upgrades with an echo.
+async fn node(identity: &Cluster) -> SocketAddr {
+    let serving = identity.node_serving("n1", &["127.0.0.1".to_owned()], Timestamp::now()).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(identity.authority.certificate().clone()).unwrap();
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let clients = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(clients.build().unwrap())
+        .with_single_cert(serving.chain().unwrap(), serving.key().unwrap())
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = socket.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let stream = TokioIo::new(acceptor.accept(stream).await.unwrap());
+                let connection =
+                    hyper::server::conn::http1::Builder::new().serve_connection(stream, service_fn(answer));
+                // The end of the connection is for the client to see.
+                let _ = connection.with_upgrades().await;
+            });
+        }
+    });
+    address
+}
+
+async fn answer(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
+    assert!(!request.headers().contains_key("authorization"), "credentials must not reach the node");
+    let target = request.uri().to_string();
+    if target.contains("broken") {
+        let mut response = Response::new(Full::from("container \"c\" is waiting to start"));
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+        return Ok(response);
+    }
+    if !request.headers().contains_key("upgrade") {
+        return Ok(Response::new(Full::from(target)));
+    }
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let mut stream = TokioIo::new(upgrade.await.unwrap());
+        stream.write_all(format!("{target}\n").as_bytes()).await.unwrap();
+        let mut byte = [0; 1];
+        while stream.read_exact(&mut byte).await.is_ok() {
+            stream.write_all(&byte).await.unwrap();
+        }
+    });
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert("connection", "Upgrade".parse().unwrap());
+    response.headers_mut().insert("upgrade", "SPDY/3.1".parse().unwrap());
+    Ok(response)
+}
+
+async fn write(running: &Running, method: &str, path: &str, object: Value) {
+    let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+    let request = request.body(body::full(object.to_string())).unwrap();
+    let response = running.server.call(request, Peer::Component(User::new("admin", &["system:masters"]))).await;
+    let code = response.status();
+    let text = response.into_body().collect().await.unwrap().to_bytes();
+    assert!(code.is_success(), "{method} {path}: {}", String::from_utf8_lossy(&text));
+}
+
+/// A server with a node, a pod `p` on it and a pod `broken`.
+async fn cluster() -> Running {
+    let running = start().await;
+    let address = node(&running.identity).await;
+    write(&running, "POST", "/api/v1/namespaces", json!({"metadata": {"name": "ns"}})).await;
+    write(&running, "POST", "/api/v1/namespaces/ns/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
+    write(&running, "POST", "/api/v1/nodes", json!({"metadata": {"name": "n1"}})).await;
+    let status = json!({"metadata": {"name": "n1"}, "status": {
+        "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": address.port()}},
+    }});
+    write(&running, "PUT", "/api/v1/nodes/n1/status", status).await;
+    for name in ["p", "broken"] {
+        let pod = json!({"metadata": {"name": name},
+            "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}});
+        write(&running, "POST", "/api/v1/namespaces/ns/pods", pod).await;
+    }
+    running
+}
+
+#[tokio::test]
+async fn logs_come_from_the_node_and_its_refusals_become_statuses() {
+    let running = cluster().await;
+    let admin = &running.identity.admin;
+    let (status, text) = running.get(Some(admin), "/api/v1/namespaces/ns/pods/p/log?tailLines=5&follow=true").await;
+    assert_eq!((status, text.as_str()), (StatusCode::OK, "/containerLogs/ns/p/c?follow=true&tailLines=5&stream=All"));
+    let (status, text) = running.get(Some(admin), "/api/v1/namespaces/ns/pods/broken/log").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(text.contains("is waiting to start") && text.contains("\"Status\""), "{text}");
+    let (status, text) = running.get(Some(admin), "/api/v1/nodes/n1/proxy/healthz?x=%2F").await;
+    assert_eq!((status, text.as_str()), (StatusCode::OK, "/healthz?x=%2F"));
+    let (status, _) = running.get(Some(admin), "/api/v1/namespaces/ns/pods/none/log").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn an_upgrade_becomes_a_tunnel_of_bytes() {
+    let running = cluster().await;
+    let mut stream = running.connect(Some(&running.identity.admin), b"http/1.1").await;
+    let head = format!(
+        "POST /api/v1/namespaces/ns/pods/p/exec?command=sh&stdin=true HTTP/1.1\r\nhost: localhost\r\n\
+         authorization: Bearer {SECRET}\r\nconnection: Upgrade\r\nupgrade: SPDY/3.1\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut seen = String::new();
+    while !seen.contains("\r\n\r\n") || !seen.ends_with('\n') || !seen.contains("/exec/") {
+        seen.push(char::from(stream.read_u8().await.unwrap()));
+    }
+    assert!(seen.starts_with("HTTP/1.1 101"), "{seen}");
+    assert!(seen.ends_with("/exec/ns/p/c?input=1&output=1&error=1&command=sh\n"), "{seen}");
+    stream.write_all(b"hello").await.unwrap();
+    let mut echo = [0; 5];
+    stream.read_exact(&mut echo).await.unwrap();
+    assert_eq!(&echo, b"hello");
+    running.server.stop().await;
+    assert!(stream.read_u8().await.is_err(), "a stopped server leaves no tunnel open");
+}
+
+#[tokio::test]
+async fn without_an_upgrade_exec_is_a_bad_request() {
+    let running = cluster().await;
+    let admin = &running.identity.admin;
+    let (status, text) = running.get(Some(admin), "/api/v1/namespaces/ns/pods/p/exec?command=sh").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{text}");
+}
