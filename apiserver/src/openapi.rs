@@ -20,7 +20,7 @@ pub static ENDPOINTS: &[Endpoint] = &[
 ];
 
 const JSON: &str = "application/json";
-/// The older spelling of the same type; kubectl up to 1.24 asks for `@`, newer ones for the dot.
+/// The one valid spelling; kubectl asks for `@`, which [`openapi::V2_PROTOBUF_MEDIA_TYPE`] is.
 const V2_PROTOBUF_DOTTED: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 const IMMUTABLE: &str = "public, immutable";
 
@@ -33,8 +33,11 @@ fn v2(server: Arc<Server>, call: Call) -> Answer {
         if let Some(unchanged) = unchanged(&call, &tag) {
             return Ok(unchanged);
         }
-        let bytes = if kind == JSON { openapi::v2_json(&catalogue) } else { openapi::v2_protobuf(&catalogue) };
-        Ok(document(bytes, kind, &tag))
+        if kind == JSON {
+            return Ok(document(openapi::v2_json(&catalogue), kind, &tag));
+        }
+        // The older spelling is asked for, but never answered with: `@` is no part of a media type.
+        Ok(document(openapi::v2_protobuf(&catalogue), V2_PROTOBUF_DOTTED, &tag))
     })
 }
 

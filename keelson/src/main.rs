@@ -36,7 +36,11 @@ fn run(command: Command) -> Result<()> {
         Command::Server(arguments) => {
             let settings = config::load(*arguments)?;
             logging::start(&settings.log)?;
-            runtime()?.block_on(server::run(settings))
+            let runtime = runtime()?;
+            let result = runtime.block_on(server::run(settings));
+            // Every part has ended or had its time; what still blocks a thread must not hold up the exit.
+            runtime.shutdown_background();
+            result
         }
         Command::Kubeconfig(arguments) => state::print_kubeconfig(arguments),
         Command::Image(image) => match image.command {

@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
 
 use crate::args;
 use crate::config::DEFAULT_DATA_DIR;
@@ -25,12 +24,20 @@ pub fn print_kubeconfig(arguments: args::Kubeconfig) -> Result<()> {
         println!("{}", text.trim_end());
         return Ok(());
     };
-    let mut config: Value = serde_json::from_str(&text).with_context(|| format!("parse {}", path.display()))?;
-    let Some(url) = config.pointer_mut("/clusters/0/cluster/server") else {
-        bail!("{} names no cluster", path.display());
-    };
-    *url = server.into();
-    println!("{config:#}");
+    // The file is ours and has one cluster, whose `server` stands on a line of its own.
+    let mut found = false;
+    for line in text.lines() {
+        match line.find("server: ") {
+            Some(indent) if line[..indent].trim().is_empty() => {
+                found = true;
+                println!("{}server: {server}", &line[..indent]);
+            }
+            _ => println!("{line}"),
+        }
+    }
+    if !found {
+        bail!("{} names no server", path.display());
+    }
     Ok(())
 }
 
