@@ -231,3 +231,6 @@ pub trait Strategy: Sync {
         errors
     }
 }
+
+#[cfg(test)]
+mod tests;

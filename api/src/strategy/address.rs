@@ -1,13 +1,16 @@
-//! IP addresses and ranges as upstream parses them: fields that are older than strict parsing accept leading zeros
-//! (`IsValidIPForLegacyField`, `IsValidCIDRForLegacyField`).
+//! IP addresses and ranges: unambiguous ones, in canonical form where a field is newer than that rule
+//! (`IsValidIPForLegacyField` with StrictIPCIDRValidation, `IsValidIP`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const NOT_AN_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 const NOT_A_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
 
+const LEADING_ZEROS: &str = "must not have leading 0s";
+const LEADING_ZEROS_IN_RANGE: &str = "must not have leading 0s in IP or prefix length";
+
 /// Parses an address, leading zeros in IPv4 read as decimal.
-pub fn parse_legacy(text: &str) -> Option<IpAddr> {
+pub fn parse(text: &str) -> Option<IpAddr> {
     if text.contains(':') {
         return text.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
     }
@@ -24,9 +27,9 @@ pub fn parse_legacy(text: &str) -> Option<IpAddr> {
 }
 
 /// Parses `address/bits`, with the same leniency.
-pub fn parse_cidr_legacy(text: &str) -> Option<(IpAddr, u8)> {
+pub fn parse_range(text: &str) -> Option<(IpAddr, u8)> {
     let (address, bits) = text.split_once('/')?;
-    let address = parse_legacy(address)?;
+    let address = parse(address)?;
     let max = if address.is_ipv4() { 32 } else { 128 };
     if bits.is_empty() || !bits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
@@ -39,39 +42,40 @@ pub fn is_ipv6(text: &str) -> bool {
     text.contains(':')
 }
 
-pub fn ip_legacy(text: &str) -> Vec<String> {
-    problem(parse_legacy(text).is_some(), NOT_AN_IP)
-}
-
-pub fn cidr_legacy(text: &str) -> Vec<String> {
-    problem(parse_cidr_legacy(text).is_some(), NOT_A_CIDR)
-}
-
-/// `IsValidIP`: canonical form only.
+/// Valid, and read alike by every parser.
 pub fn ip(text: &str) -> Vec<String> {
-    match parse_legacy(text) {
-        None => vec![NOT_AN_IP.to_owned()],
-        Some(IpAddr::V4(v4)) if v4.to_string() != text => {
-            vec!["must not have leading 0s".to_owned()]
+    let Some(address) = parse(text) else { return vec![NOT_AN_IP.to_owned()] };
+    let padded = address.is_ipv4() && text.parse::<Ipv4Addr>().is_err();
+    let found = [(padded, LEADING_ZEROS), (is_mapped(address), "must not be an IPv4-mapped IPv6 address")];
+    found.into_iter().filter(|(bad, _)| *bad).map(|(_, problem)| problem.to_owned()).collect()
+}
+
+/// Valid and in canonical form.
+pub fn canonical_ip(text: &str) -> Vec<String> {
+    let problems = ip(text);
+    match parse(text) {
+        Some(address) if problems.is_empty() && address.to_string() != text => {
+            vec![format!("must be in canonical form (\"{address}\")")]
         }
-        Some(IpAddr::V6(v6)) if v6.to_ipv4_mapped().is_some() => {
-            vec!["must not be an IPv4-mapped IPv6 address".to_owned()]
-        }
-        Some(IpAddr::V6(v6)) if v6.to_string() != text => {
-            vec![format!("must be in canonical form (\"{v6}\")")]
-        }
-        Some(_) => Vec::new(),
+        _ => problems,
     }
 }
 
-/// `IsValidCIDR`: canonical form only, no bits beyond the prefix.
+/// A range that is read alike by every parser, without bits beyond the prefix.
 pub fn cidr(text: &str) -> Vec<String> {
-    let Some((address, bits)) = parse_cidr_legacy(text) else { return vec![NOT_A_CIDR.to_owned()] };
-    if network(address, bits) != address {
-        return vec!["must not have bits set beyond the prefix length".to_owned()];
-    }
-    let canonical = format!("{address}/{bits}");
-    problem(canonical == text, &format!("must be in canonical form (\"{canonical}\")"))
+    let Some((address, bits)) = parse_range(text) else { return vec![NOT_A_CIDR.to_owned()] };
+    let (written, length) = text.split_once('/').unwrap_or_default();
+    let padded = address.is_ipv4() && written.parse::<Ipv4Addr>().is_err() || bits.to_string() != length;
+    let found = [
+        (padded, LEADING_ZEROS_IN_RANGE),
+        (is_mapped(address), "must not have an IPv4-mapped IPv6 address"),
+        (network(address, bits) != address, "must not have bits set beyond the prefix length"),
+    ];
+    found.into_iter().find(|(bad, _)| *bad).map(|(_, problem)| problem.to_owned()).into_iter().collect()
+}
+
+fn is_mapped(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some())
 }
 
 fn network(address: IpAddr, bits: u8) -> IpAddr {
@@ -94,7 +98,7 @@ pub fn contains(range: (IpAddr, u8), address: IpAddr) -> bool {
 
 /// `ValidateEndpointIP`: addresses that would let a Service reach its own host.
 pub fn non_special(text: &str) -> Vec<String> {
-    let Some(address) = parse_legacy(text) else { return Vec::new() };
+    let Some(address) = parse(text) else { return Vec::new() };
     let link_local_multicast = match address {
         IpAddr::V4(v4) => v4.octets()[..3] == [224, 0, 0],
         IpAddr::V6(v6) => v6.segments()[0] & 0xff0f == 0xff02,
@@ -113,26 +117,38 @@ pub fn non_special(text: &str) -> Vec<String> {
     found.into_iter().filter(|(bad, _)| *bad).map(|(_, problem)| problem.to_owned()).collect()
 }
 
-fn problem(ok: bool, text: &str) -> Vec<String> {
-    if ok { Vec::new() } else { vec![text.to_owned()] }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn addresses() {
-        assert!(ip_legacy("010.0.0.1").is_empty());
-        assert!(!ip("010.0.0.1").is_empty());
-        assert!(!ip_legacy("10.0.0").is_empty());
-        assert!(ip("2001:db8::1").is_empty());
-        assert!(!ip("2001:DB8::1").is_empty());
-        assert!(cidr_legacy("10.0.0.1/8").is_empty());
-        assert!(!cidr("10.0.0.1/8").is_empty());
-        assert!(!cidr_legacy("10.0.0.0/33").is_empty());
-        assert!(cidr("::/0").is_empty());
+        for (text, good, canonical) in [
+            ("10.9.8.7", true, true),
+            ("010.0.0.1", false, false),
+            ("10.0.0", false, false),
+            ("::ffff:10.0.0.1", false, false),
+            ("2001:db8::1", true, true),
+            ("2001:DB8::1", true, false),
+        ] {
+            assert_eq!((ip(text).is_empty(), canonical_ip(text).is_empty()), (good, canonical), "{text}");
+        }
         assert!(!non_special("127.0.0.1").is_empty());
+    }
+
+    #[test]
+    fn ranges() {
+        for (text, good) in [
+            ("10.0.0.0/8", true),
+            ("::/0", true),
+            ("0.0.0.0/0", true),
+            ("10.0.0.1/8", false),
+            ("10.0.0.0/08", false),
+            ("10.0.0.0/33", false),
+            ("10.0.0.0", false),
+        ] {
+            assert_eq!(cidr(text).is_empty(), good, "{text}");
+        }
         assert!(contains(([10u8, 0, 0, 0].into(), 8), "10.2.3.4".parse().unwrap()));
     }
 }

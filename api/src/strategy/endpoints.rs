@@ -49,7 +49,7 @@ impl Strategy for Endpoints {
 
 fn address(address: &Place, errors: &mut Errors) {
     let ip = address.field("ip");
-    format::check(&ip, address::ip_legacy, errors);
+    format::check(&ip, address::ip, errors);
     format::check(&ip, address::non_special, errors);
     for (field, rule) in [("hostname", format::label as fn(&str) -> Vec<String>), ("nodeName", format::subdomain)] {
         let place = address.field(field);
@@ -170,8 +170,8 @@ fn slice_address(addresses: &Place, address: &Place, family: &str, errors: &mut 
         errors.push(Error::invalid(addresses.path(), address.str(), detail));
     };
     let rule: fn(&str) -> Vec<String> = match family {
-        "IPv4" => address::ip_legacy,
-        "IPv6" => address::ip,
+        "IPv4" => address::ip,
+        "IPv6" => address::canonical_ip,
         "FQDN" => {
             format::check(address, crate::name::fully_qualified_name, errors);
             return;

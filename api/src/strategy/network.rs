@@ -98,11 +98,11 @@ fn policy_peer(peer: &Place, errors: &mut Errors) {
     }
     let cidr = block.field("cidr");
     cidr.require(errors);
-    format::check(&cidr, address::cidr_legacy, errors);
-    let Some(outer) = address::parse_cidr_legacy(cidr.str()) else { return };
+    format::check(&cidr, address::cidr, errors);
+    let Some(outer) = address::parse_range(cidr.str()) else { return };
     for except in block.field("except").items() {
-        format::check(&except, address::cidr_legacy, errors);
-        let inner = address::parse_cidr_legacy(except.str());
+        format::check(&except, address::cidr, errors);
+        let inner = address::parse_range(except.str());
         if inner.is_some_and(|inner| !address::contains(outer, inner.0) || outer.1 >= inner.1) {
             errors.push(except.invalid("must be a strict subset of `cidr`"));
         }
@@ -164,7 +164,7 @@ impl Strategy for Ingress {
         for ingress in balancer.field("ingress").items() {
             let (ip, hostname) = (ingress.field("ip"), ingress.field("hostname"));
             if !ip.is_empty() {
-                format::check(&ip, address::ip_legacy, errors);
+                format::check(&ip, address::ip, errors);
             }
             if !hostname.is_empty() {
                 format::check(&hostname, format::subdomain, errors);
@@ -175,7 +175,7 @@ impl Strategy for Ingress {
 }
 
 fn not_an_address(host: &Place, errors: &mut Errors) {
-    if address::parse_legacy(host.str()).is_some() {
+    if address::parse(host.str()).is_some() {
         errors.push(host.invalid("must be a DNS name, not an IP address"));
     }
 }

@@ -43,7 +43,7 @@ impl Strategy for Node {
         capacity(object, errors);
         let cidrs = spec.field("podCIDRs");
         for cidr in cidrs.items() {
-            format::check(&cidr, address::cidr_legacy, errors);
+            format::check(&cidr, address::cidr, errors);
         }
         let list: Vec<&str> = cidrs.list().iter().filter_map(Value::as_str).collect();
         if list.len() > 2 || (list.len() == 2 && address::is_ipv6(list[0]) == address::is_ipv6(list[1])) {

@@ -142,7 +142,7 @@ fn dns(spec: &Place, errors: &mut Errors) {
         errors.push(servers.invalid(format!("must not have more than {NAMESERVERS_MAX} nameservers")));
     }
     for server in servers.items() {
-        format::check(&server, address::ip_legacy, errors);
+        format::check(&server, address::ip, errors);
     }
     if searches.list().len() > SEARCHES_MAX {
         errors.push(searches.invalid(format!("must not have more than {SEARCHES_MAX} search paths")));
@@ -225,7 +225,7 @@ fn names(spec: &Place, errors: &mut Errors) {
         format::check(&over, format::subdomain, errors);
     }
     for alias in spec.field("hostAliases").items() {
-        format::check(&alias.field("ip"), address::ip_legacy, errors);
+        format::check(&alias.field("ip"), address::ip, errors);
         for hostname in alias.field("hostnames").items() {
             format::check(&hostname, format::subdomain, errors);
         }

@@ -196,7 +196,7 @@ pub fn status(new: &Place, old: &Place, errors: &mut Errors) {
 fn addresses(list: &Place, errors: &mut Errors) {
     for item in list.items() {
         let ip = item.field("ip").str();
-        errors.extend(address::ip_legacy(ip).into_iter().map(|problem| Error::invalid(item.path(), ip, problem)));
+        errors.extend(address::ip(ip).into_iter().map(|problem| Error::invalid(item.path(), ip, problem)));
     }
     let texts: Vec<&str> = list.items().map(|item| item.field("ip").str()).collect();
     if texts.len() > 2 || (texts.len() == 2 && address::is_ipv6(texts[0]) == address::is_ipv6(texts[1])) {

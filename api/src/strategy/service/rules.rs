@@ -41,7 +41,7 @@ pub fn service(object: &Place, errors: &mut Errors) {
     }
     for ip in spec.field("externalIPs").items() {
         let before = errors.len();
-        format::check(&ip, address::ip_legacy, errors);
+        format::check(&ip, address::ip, errors);
         if errors.len() == before {
             format::check(&ip, address::non_special, errors);
         }
@@ -159,7 +159,7 @@ pub fn cluster_ips(spec: &Place, errors: &mut Errors) {
             }
             continue;
         }
-        format::check(&ip, address::ip_legacy, errors);
+        format::check(&ip, address::ip, errors);
     }
     let readable = errors.len() == before;
     if list.list().len() > 2 {
@@ -192,7 +192,7 @@ fn source_ranges(object: &Place, kind: &str, errors: &mut Errors) {
             errors.push(ranges.forbidden(BALANCER_ONLY));
         }
         for range in ranges.items() {
-            format::check(&range, |text| address::cidr_legacy(text.trim()), errors);
+            format::check(&range, |text| address::cidr(text.trim()), errors);
         }
         return;
     }
@@ -206,7 +206,7 @@ fn source_ranges(object: &Place, kind: &str, errors: &mut Errors) {
         errors.push(annotation.forbidden(BALANCER_ONLY));
     }
     for range in annotation.str().split(',').map(str::trim).filter(|_| !annotation.str().trim().is_empty()) {
-        errors.extend(address::cidr_legacy(range).into_iter().map(|p| Error::invalid(annotation.path(), range, p)));
+        errors.extend(address::cidr(range).into_iter().map(|p| Error::invalid(annotation.path(), range, p)));
     }
 }
 
