@@ -8,7 +8,7 @@ pub mod node;
 pub mod policy;
 pub mod rule;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwapOption;
 
@@ -103,6 +103,8 @@ const KINDS: [(Kind, &str); 4] = [
 #[derive(Default)]
 pub struct Authorizer {
     synced: ArcSwapOption<Synced>,
+    /// The caches followed, found once: built-in resources keep theirs.
+    caches: OnceLock<Vec<Arc<ResourceCache>>>,
     /// Held while the index catches up: one does it, the others wait for the result.
     syncing: Mutex<()>,
     nodes: node::Authorizer,
@@ -141,8 +143,8 @@ impl Authorizer {
 
     /// The RBAC index, caught up with everything the cache shows.
     pub fn policy(&self, server: &Server) -> Arc<Policy> {
-        let caches: Vec<Arc<ResourceCache>> =
-            KINDS.iter().filter_map(|(_, r)| Some(server.resource(GROUP, r)?.1)).collect();
+        let find = || KINDS.iter().filter_map(|(_, resource)| Some(server.resource(GROUP, resource)?.1)).collect();
+        let caches: &Vec<Arc<ResourceCache>> = self.caches.get_or_init(find);
         let current = |synced: &Synced| {
             caches.iter().zip(synced.revisions).all(|(cache, revision)| cache.snapshot().revision() <= revision)
         };
@@ -154,7 +156,7 @@ impl Authorizer {
         if let Some(synced) = before.as_ref().filter(|s| current(s)) {
             return Arc::clone(&synced.policy);
         }
-        let next = before.and_then(|b| follow(&b, &caches)).unwrap_or_else(|| read(&caches));
+        let next = before.and_then(|b| follow(&b, caches)).unwrap_or_else(|| read(caches));
         let policy = Arc::clone(&next.policy);
         self.synced.store(Some(Arc::new(next)));
         policy

@@ -27,8 +27,14 @@ static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| data::cluster_role_rules("s
 
 #[derive(Default)]
 pub struct Authorizer {
-    /// By pod key: the revision read, and what it refers to.
-    remembered: Mutex<HashMap<Box<str>, (u64, Arc<References>)>>,
+    /// By pod key.
+    remembered: Mutex<HashMap<Box<str>, Read>>,
+}
+
+/// What a pod referred to at a revision.
+struct Read {
+    revision: u64,
+    references: Arc<References>,
 }
 
 /// The node a user is: by name and group, as upstream's `nodeidentifier`.
@@ -167,16 +173,14 @@ impl Authorizer {
 
     fn references(&self, key: &str, revision: u64, read: impl FnOnce() -> References) -> Arc<References> {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((seen, references)) = remembered.get(key)
-            && *seen == revision
-        {
-            return Arc::clone(references);
+        if let Some(known) = remembered.get(key).filter(|known| known.revision == revision) {
+            return Arc::clone(&known.references);
         }
         if remembered.len() >= REMEMBERED_MAX {
             remembered.clear();
         }
         let references = Arc::new(read());
-        remembered.insert(key.into(), (revision, Arc::clone(&references)));
+        remembered.insert(key.into(), Read { revision, references: Arc::clone(&references) });
         references
     }
 }

@@ -8,20 +8,23 @@ pub struct Text(String);
 impl Text {
     /// The two lines before a family's samples.
     pub fn family(&mut self, name: &str, kind: &str, help: &str) {
-        // Writing to a String can't fail; the same below.
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        self.write(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
     }
 
     pub fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
         self.0.push_str(name);
         for (index, (label, value)) in labels.iter().enumerate() {
             self.0.push(if index == 0 { '{' } else { ',' });
-            let _ = write!(self.0, "{label}=\"{}\"", escaped(value));
+            self.write(format_args!("{label}=\"{}\"", escaped(value)));
         }
         if !labels.is_empty() {
             self.0.push('}');
         }
-        let _ = writeln!(self.0, " {value}");
+        self.write(format_args!(" {value}\n"));
+    }
+
+    fn write(&mut self, text: std::fmt::Arguments<'_>) {
+        self.0.write_fmt(text).expect("a String takes every write");
     }
 
     pub fn into_bytes(self) -> Vec<u8> {

@@ -93,7 +93,8 @@ fn service_port(service: &Value, named: &Named<'_>) -> Result<String, Status> {
             _ => ports.iter().find(|port| name(port).is_empty()).map(name).ok_or_else(missing),
         };
     }
-    let meant = |port: &&Value| name(port) == named.port || port["port"].to_string() == named.port;
+    let number = named.port.parse::<u64>().ok();
+    let meant = |port: &&Value| name(port) == named.port || (number.is_some() && port["port"].as_u64() == number);
     ports.iter().find(meant).map(name).ok_or_else(missing)
 }
 

@@ -48,7 +48,7 @@ async fn node(identity: &Cluster) -> SocketAddr {
                 let connection =
                     hyper::server::conn::http1::Builder::new().serve_connection(stream, service_fn(answer));
                 // The end of the connection is for the client to see.
-                let _ = connection.with_upgrades().await;
+                drop(connection.with_upgrades().await);
             });
         }
     });

@@ -63,7 +63,7 @@ fn write(path: &Path, content: &str, mode: u32, durable: Durable) -> Result<(), 
     });
     result.map_err(|source| {
         // The half-written neighbour is worthless; the write's own error is the one to report.
-        let _ = fs::remove_file(&beside);
+        drop(fs::remove_file(&beside));
         Error::File { action: "writing", path: path.to_owned(), source }
     })
 }

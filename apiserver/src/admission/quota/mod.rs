@@ -80,6 +80,14 @@ async fn charge(server: &Server, changes: Vec<Value>) -> Result<bool, Status> {
     Ok(true)
 }
 
+/// A resource that would be used beyond its limit.
+struct Over<'a> {
+    resource: &'a str,
+    requested: Quantity,
+    used: Quantity,
+    limit: Quantity,
+}
+
 /// The quotas with their new status, or the refusal of the write. Pure.
 fn plan(request: &AdmissionRequest<'_>, added: &Amounts, quotas: &[Value]) -> Result<Vec<Value>, Status> {
     let mut changes = Vec::new();
@@ -100,20 +108,20 @@ fn plan(request: &AdmissionRequest<'_>, added: &Amounts, quotas: &[Value]) -> Re
             let before = used.get(resource).copied().unwrap_or(Quantity::new(0, amount.format()));
             let after = before.plus(*amount);
             if after > *limit && amount.sign() > 0 {
-                over.push((resource, amount, before, limit));
+                over.push(Over { resource, requested: *amount, used: before, limit: *limit });
             }
             next["status"]["used"][resource.as_str()] = after.to_string().into();
             counted = true;
         }
         if !over.is_empty() {
-            let list = |text: &dyn Fn(&(&String, &Quantity, Quantity, &Quantity)) -> String| {
-                over.iter().map(|o| format!("{}={}", o.0, text(o))).collect::<Vec<_>>().join(",")
+            let list = |which: fn(&Over) -> Quantity| {
+                over.iter().map(|o| format!("{}={}", o.resource, which(o))).collect::<Vec<_>>().join(",")
             };
             return Err(request.forbidden(format!(
                 "exceeded quota: {name}, requested: {}, used: {}, limited: {}",
-                list(&|o| o.1.to_string()),
-                list(&|o| o.2.to_string()),
-                list(&|o| o.3.to_string())
+                list(|o| o.requested),
+                list(|o| o.used),
+                list(|o| o.limit)
             )));
         }
         if counted {
