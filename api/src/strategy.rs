@@ -10,6 +10,7 @@
 
 mod address;
 mod admission;
+mod api_service;
 mod autoscaler;
 mod certificate;
 mod config_map;

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::fill::Lit::{Bool, Int, Str};
 use super::fill::{Rows, fill};
 use super::place::{Errors, Place};
-use super::{Context, Strategy, Verb, job};
+use super::{Context, Strategy, Verb, job, warnings};
 use crate::cron;
 use crate::meta;
 
@@ -32,6 +32,10 @@ impl Strategy for CronJob {
         let template = meta::child_mut(spec, "jobTemplate");
         meta::child_mut(template, "metadata");
         job::default_template(meta::child_mut(template, "spec"));
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>, _ctx: &Context) -> Vec<String> {
+        warnings::job(object, old, "spec.jobTemplate.spec")
     }
 
     fn rules(&self, object: &Place, ctx: &Context, errors: &mut Errors) {

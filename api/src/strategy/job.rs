@@ -85,7 +85,7 @@ impl Strategy for Job {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>, _ctx: &Context) -> Vec<String> {
-        warnings::workload(object, old, "spec.template")
+        warnings::job(object, old, "spec")
     }
 
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {

@@ -6,7 +6,7 @@ use super::fill::Lit::{Object, Str};
 use super::fill::{each, fill, fill_at, has, has_content};
 use super::place::{Errors, Place};
 use super::pod::containers::PROTOCOLS;
-use super::{Context, Strategy, address, format};
+use super::{Context, Strategy, address, format, warnings};
 use crate::field::Error;
 use crate::meta;
 
@@ -156,6 +156,10 @@ impl Strategy for Ingress {
             let detail = "must match `ingressClassName` when both are specified";
             errors.push(Error::invalid(path, annotated.str(), detail));
         }
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>, _ctx: &Context) -> Vec<String> {
+        warnings::ingress(object, old)
     }
 
     fn status_rules(&self, new: &Place, _old: &Place, _ctx: &Context, errors: &mut Errors) {

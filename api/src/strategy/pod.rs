@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::fill::{has_content, text};
 use super::place::{Errors, Place};
-use super::{Context, Strategy, Verb};
+use super::{Context, Strategy, Verb, warnings};
 use crate::meta;
 
 pub struct Pod;
@@ -88,6 +88,10 @@ impl Strategy for Pod {
 
     fn status_rules(&self, new: &Place, old: &Place, _ctx: &Context, errors: &mut Errors) {
         update::status(new, old, errors);
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>, _ctx: &Context) -> Vec<String> {
+        warnings::pod(object, old)
     }
 
     fn deletion_grace_seconds(&self, object: &Value, requested: Option<i64>) -> Option<i64> {

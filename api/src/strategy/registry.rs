@@ -1,9 +1,9 @@
 //! Which strategy serves which resource.
 
 use super::{
-    Strategy, admission, autoscaler, certificate, config_map, controller_revision, cron_job, custom, daemon_set,
-    deployment, device, endpoints, event, flow_control, job, lease, namespace, network, node, persistent_volume,
-    persistent_volume_claim, pod, pod_template, policy, priority_class, quota, rbac, replica_set,
+    Strategy, admission, api_service, autoscaler, certificate, config_map, controller_revision, cron_job, custom,
+    daemon_set, deployment, device, endpoints, event, flow_control, job, lease, namespace, network, node,
+    persistent_volume, persistent_volume_claim, pod, pod_template, policy, priority_class, quota, rbac, replica_set,
     replication_controller, runtime_class, secret, service, service_account, stateful_set, storage,
 };
 
@@ -116,6 +116,7 @@ fn node_kinds(resource: &str) -> &'static dyn Strategy {
 
 fn access_kinds(resource: &str) -> &'static dyn Strategy {
     match resource {
+        "apiservices" => &api_service::ApiService,
         "certificatesigningrequests" => &certificate::CertificateSigningRequest,
         "clusterrolebindings" => &rbac::Binding { namespaced: false },
         "clusterroles" => &rbac::Role { namespaced: false },

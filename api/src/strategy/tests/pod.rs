@@ -108,3 +108,29 @@ fn deletion_is_graceful_for_scheduled_pods() {
     pod["status"]["phase"] = "Succeeded".into();
     assert_eq!(grace(&pod, None), Some(0));
 }
+
+#[test]
+fn warnings_name_what_is_likely_a_slip() {
+    let container = json!({"name": "c", "image": "i",
+        "env": [{"name": "A", "value": "x"}, {"name": "A", "value": "y"}, {"name": "A", "value": "$(A)z"}],
+        "ports": [{"containerPort": 80, "protocol": "TCP", "name": "web"}, {"containerPort": 80, "protocol": "TCP", "hostPort": 1}],
+        "resources": {"limits": {"memory": "100m"}}});
+    let spec = json!({"containers": [container], "nodeSelector": {"beta.kubernetes.io/os": "linux"}});
+    let template = json!({"metadata": {"name": "a.b"}, "spec": {"template": {"spec": spec}}});
+    let strategy = of("apps", "deployments");
+    let warnings = strategy.warnings(&template, None, &context("", Verb::Create));
+    let places: Vec<&str> = warnings.iter().map(|w| w.split(": ").next().unwrap()).collect();
+    let container = "spec.template.spec.containers[0]";
+    assert_eq!(
+        places,
+        [
+            "metadata.name",
+            "spec.template.spec.nodeSelector[beta.kubernetes.io/os]",
+            &format!("{container}.resources.limits[memory]"),
+            &format!("{container}.env[1]"),
+            &format!("{container}.ports[1]"),
+        ]
+    );
+    // Writers of status and of metadata don't hear of it again.
+    assert!(strategy.warnings(&template, Some(&template), &context("", Verb::Update)).is_empty());
+}
