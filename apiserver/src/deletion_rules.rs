@@ -11,6 +11,8 @@ pub struct Rules {
     pub orphans_by_default: bool,
     /// Propagation policies count at all.
     pub garbage_collected: bool,
+    /// The first deletion only marks the object, whatever finalizers it has; its instances go first.
+    pub cleans_instances: bool,
     /// `spec.finalizers` keep the object, too; a controller removes them.
     pub spec_finalizers: bool,
 }
@@ -22,6 +24,7 @@ impl Rules {
             returns_object: resource.returns_deleted || (group, plural) == ("", "namespaces"),
             orphans_by_default: matches!((group, plural), ("", "replicationcontrollers") | ("batch", "jobs")),
             garbage_collected: plural != "events",
+            cleans_instances: (group, plural) == ("apiextensions.k8s.io", "customresourcedefinitions"),
             spec_finalizers: (group, plural) == ("", "namespaces"),
         }
     }

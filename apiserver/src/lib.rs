@@ -14,6 +14,7 @@ pub mod bootstrap;
 pub mod cache;
 mod component_status;
 mod convert;
+mod definitions;
 mod deletion_rules;
 pub mod discovery;
 pub mod encode;

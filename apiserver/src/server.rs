@@ -16,6 +16,7 @@ use crate::authz::Authorizer;
 use crate::body::Body;
 use crate::bootstrap;
 use crate::cache::{Cache, ResourceCache};
+use crate::definitions;
 use crate::health::Readiness;
 use crate::metrics::Requests;
 use crate::nodeproxy::{self, NodeClient};
@@ -44,6 +45,8 @@ pub struct Server {
     pub cache: Arc<Cache>,
     /// The served resources; swapped as a whole when custom resources change.
     pub catalogue: ArcSwap<Catalogue>,
+    /// What requests on custom resources know of their definitions.
+    pub definitions: ArcSwap<definitions::Known>,
     /// Keys and certificates.
     pub identity: Arc<pki::Cluster>,
     pub readiness: Readiness,
@@ -98,6 +101,7 @@ impl ApiServer {
             store,
             cache,
             catalogue: ArcSwap::new(catalogue),
+            definitions: ArcSwap::default(),
             identity,
             readiness: Readiness::default(),
             requests: Requests::default(),
@@ -110,6 +114,7 @@ impl ApiServer {
         });
         server.tasks.spawn(Arc::clone(&server.cache).run(server.shutdown.clone()));
         server.tasks.spawn(upkeep::run(Arc::clone(&server)));
+        server.tasks.spawn(definitions::run(Arc::clone(&server)));
         if server.options.bootstrap {
             server.tasks.spawn(bootstrap::run(Arc::clone(&server)));
         }

@@ -166,7 +166,12 @@ fn path(server: &Server, wanted: &Wanted, namespace: &str) -> String {
 }
 
 /// One request to ourselves.
-async fn send(server: &Arc<Server>, method: Method, path: &str, object: Option<&Value>) -> Result<Value, Error> {
+pub(crate) async fn send(
+    server: &Arc<Server>,
+    method: Method,
+    path: &str,
+    object: Option<&Value>,
+) -> Result<Value, Error> {
     let text = object.map(Value::to_string).unwrap_or_default();
     let mut request = Request::new(body::full(Bytes::from(text)));
     *request.method_mut() = method.clone();

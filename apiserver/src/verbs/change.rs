@@ -185,7 +185,8 @@ fn prepare(target: &mut Target, new: Value, old: &Value) -> Result<Value, Status
     // An update that states no version is one of the stored version.
     meta::metadata_mut(&mut new).insert("resourceVersion".to_owned(), meta::resource_version(old).into());
     strategy.prepare_update(&mut new, old, &target.context(Verb::Update));
-    let errors = strategy.validate_update(&new, old, &target.context(Verb::Update));
+    let mut errors = strategy.validate_update(&new, old, &target.context(Verb::Update));
+    errors.extend(target.schema_errors(&new));
     if !errors.is_empty() {
         return Err(Status::invalid(&target.storage.group, &target.storage.kind, target.name(), &errors));
     }

@@ -62,6 +62,10 @@ fn track(target: &Target, object: &mut Value, manager: &str) {
 
 /// Admits, completes, validates and stores a new object in the version asked for; returns it as stored.
 pub async fn insert(target: &mut Target, object: Value, options: &WriteOptions) -> Result<Value, Status> {
+    if target.facts.as_ref().is_some_and(|facts| facts.terminating) {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(Status::forbidden(&target.resource.group, &target.resource.plural, meta::name(&object), why));
+    }
     let generates = meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty();
     let admission_options = options.to_value("CreateOptions");
     let name = meta::name(&object).to_owned();
@@ -97,7 +101,8 @@ async fn store(target: &mut Target, mut object: Value, admission: &Admission<'_>
     let strategy = target.strategy;
     target.ensure_namespace(&mut object)?;
     strategy.prepare_create(&mut object, &target.context(Verb::Create));
-    let errors = strategy.validate_create(&object, &target.context(Verb::Create));
+    let mut errors = strategy.validate_create(&object, &target.context(Verb::Create));
+    errors.extend(target.schema_errors(&object));
     if !errors.is_empty() {
         return Err(Status::invalid(&target.storage.group, &target.storage.kind, meta::name(&object), &errors));
     }

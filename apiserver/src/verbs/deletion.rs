@@ -12,6 +12,7 @@ use super::write::{Admission, Phase, timestamp};
 use super::{DeleteOptions, Propagation, Target};
 use crate::admission::Operation;
 use crate::cache::item::encode;
+use crate::definitions;
 use crate::deletion_rules::Rules;
 use crate::status::from_store;
 
@@ -179,6 +180,8 @@ pub async fn delete_object(
         let grace = target.strategy.deletion_grace_seconds(&old, options.grace_period_seconds);
         let plan = if rules.spec_finalizers && has_spec_finalizers(&old) {
             terminate(&old, target.now)
+        } else if rules.cleans_instances && meta::deletion_timestamp(&old).is_none() {
+            mark_definition(&old, target.now)
         } else {
             plan(&old, &options, &rules, grace, target.now)
         };
@@ -227,7 +230,7 @@ pub(super) fn check_preconditions(
 ) -> Result<(), Status> {
     // Upstream names the kind here, and checks namespaces elsewhere, in other words.
     let rules = Rules::of(&target.resource);
-    if rules.spec_finalizers {
+    if rules.spec_finalizers || rules.cleans_instances {
         return check_recorded(target, object, name, options);
     }
     let conflict = |why: String| Err(Status::conflict(&target.resource.group, &target.resource.kind, name, why));
@@ -273,6 +276,21 @@ fn terminate(object: &Value, now: Timestamp) -> Plan {
         meta::metadata_mut(&mut marked).insert("deletionTimestamp".to_owned(), timestamp(now).into());
     }
     meta::object_mut(meta::child_mut(&mut marked, "status")).insert("phase".to_owned(), "Terminating".into());
+    Plan::Mark { object: marked, then_remove: false }
+}
+
+/// A definition whose objects must go first.
+fn mark_definition(object: &Value, now: Timestamp) -> Plan {
+    let mut marked = object.clone();
+    let mut finalizers: Vec<&str> = meta::finalizers(object).collect();
+    if !finalizers.contains(&definitions::CLEANUP_FINALIZER) {
+        finalizers.push(definitions::CLEANUP_FINALIZER);
+    }
+    let finalizers = serde_json::json!(finalizers);
+    marked["status"] = definitions::with_condition(object, definitions::terminating(), now);
+    let metadata = meta::metadata_mut(&mut marked);
+    metadata.insert("finalizers".to_owned(), finalizers);
+    metadata.insert("deletionTimestamp".to_owned(), timestamp(now).into());
     Plan::Mark { object: marked, then_remove: false }
 }
 

@@ -36,7 +36,7 @@ pub use delete_options::{DeleteOptions, Propagation};
 pub use deletion::delete_object;
 pub use list_options::{ListOptions, Selection};
 pub use target::Target;
-pub use write::{Expected, decode_body, finish};
+pub use write::{Expected, decode_body, finish, timestamp};
 pub use write_options::WriteOptions;
 
 /// Answers a request on a stored resource, or on a subresource that is a view of the object itself.

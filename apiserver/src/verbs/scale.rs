@@ -28,6 +28,12 @@ pub struct Paths {
 }
 
 impl Paths {
+    /// Where a definition says.
+    pub fn stated(paths: &(String, String, String)) -> Self {
+        let (spec_replicas, status_replicas, selector) = paths.clone();
+        Self { spec_replicas, status_replicas, selector }
+    }
+
     /// Where built-in resources have them.
     pub fn builtin() -> Self {
         Self {

@@ -14,6 +14,7 @@ use super::scale;
 use super::write::Expected;
 use crate::cache::ResourceCache;
 use crate::convert;
+use crate::definitions::Facts;
 use crate::encode::Form;
 use crate::request::Call;
 use crate::server::Server;
@@ -29,6 +30,8 @@ pub struct Target {
     pub cache: Arc<ResourceCache>,
     /// Where the replica count lies, when the request is for a Scale of the object.
     pub scale: Option<scale::Paths>,
+    /// Of a custom resource: what its definition says beside the row.
+    pub facts: Option<Arc<Facts>>,
     pub form: Form,
     /// Texts for `Warning` headers, in order.
     pub warnings: Vec<String>,
@@ -77,7 +80,9 @@ impl Target {
         let cache = server.cache_of(&resource);
         let requester = call.user.to_value();
         let scales = resource.subresource(&call.info.subresource).is_some_and(|s| s.kind == scale::KIND);
-        let scale = scales.then(scale::Paths::builtin);
+        let facts = server.definitions.load().get(&resource.group, &resource.plural).filter(|_| resource.custom);
+        let stated = facts.as_ref().and_then(|facts| facts.scale(&resource.version));
+        let scale = scales.then(|| stated.map_or_else(scale::Paths::builtin, scale::Paths::stated));
         Ok(Self {
             server,
             call,
@@ -86,6 +91,7 @@ impl Target {
             strategy,
             cache,
             scale,
+            facts,
             form,
             warnings: Vec::new(),
             requester,
@@ -116,8 +122,21 @@ impl Target {
 
     /// Fills in defaults of an object in the version asked for.
     pub fn default(&self, object: &mut Value) {
-        if self.scale.is_none() {
+        if self.scale.is_some() {
+            return;
+        }
+        if self.resource.custom {
+            api::decode::apply_defaults(self.resource.schema(), object);
+        } else {
             self.strategy.default(object);
+        }
+    }
+
+    /// What a custom resource's schema refuses in an object about to be stored.
+    pub fn schema_errors(&self, object: &Value) -> Vec<api::field::Error> {
+        match self.storage.custom {
+            true => api::schema::validate(self.storage.schema(), object),
+            false => Vec::new(),
         }
     }
 

@@ -4,8 +4,13 @@ use serde_json::json;
 
 use super::*;
 
-const RULES: Rules =
-    Rules { returns_object: false, orphans_by_default: false, garbage_collected: true, spec_finalizers: false };
+const RULES: Rules = Rules {
+    returns_object: false,
+    orphans_by_default: false,
+    garbage_collected: true,
+    spec_finalizers: false,
+    cleans_instances: false,
+};
 
 fn now() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().unwrap()
