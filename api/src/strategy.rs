@@ -18,6 +18,7 @@ mod controller_revision;
 mod cron_job;
 mod custom;
 mod daemon_set;
+mod definition;
 mod deployment;
 mod device;
 mod endpoints;

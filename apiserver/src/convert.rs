@@ -19,13 +19,25 @@ pub fn storage_row(catalogue: &Catalogue, resource: &Arc<Resource>) -> Arc<Resou
     Arc::clone(catalogue.iter().find(shares).unwrap_or(resource))
 }
 
-fn same(a: &Resource, b: &Resource) -> bool {
-    a.version == b.version && a.group == b.group
-}
-
 /// An object as decoded from a request to the form it is stored in.
 pub fn to_storage(resource: &Resource, storage: &Resource, object: Value) -> Value {
     conversion::convert(object, resource, storage)
+}
+
+/// Whether two rows are one version of one group.
+pub fn same(a: &Resource, b: &Resource) -> bool {
+    a.version == b.version && a.group == b.group
+}
+
+/// A stored object as it is to be read. `rewrites`: a custom resource whose objects may be stored in an older version,
+/// or before a default was stated.
+pub fn read(resource: &Resource, storage: &Resource, rewrites: bool, object: Value) -> Value {
+    let mut object = from_storage(resource, storage, object);
+    if rewrites {
+        object["apiVersion"] = resource.api_version().into();
+        api::decode::apply_defaults(resource.schema(), &mut object);
+    }
+    object
 }
 
 /// A stored object to the version asked for.

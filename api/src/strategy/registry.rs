@@ -2,7 +2,7 @@
 
 use super::{
     Strategy, admission, api_service, autoscaler, certificate, config_map, controller_revision, cron_job, custom,
-    daemon_set, deployment, device, endpoints, event, flow_control, job, lease, namespace, network, node,
+    daemon_set, definition, deployment, device, endpoints, event, flow_control, job, lease, namespace, network, node,
     persistent_volume, persistent_volume_claim, pod, pod_template, policy, priority_class, quota, rbac, replica_set,
     replication_controller, runtime_class, secret, service, service_account, stateful_set, storage,
 };
@@ -117,6 +117,7 @@ fn node_kinds(resource: &str) -> &'static dyn Strategy {
 fn access_kinds(resource: &str) -> &'static dyn Strategy {
     match resource {
         "apiservices" => &api_service::ApiService,
+        "customresourcedefinitions" => &definition::CustomResourceDefinition,
         "certificatesigningrequests" => &certificate::CertificateSigningRequest,
         "clusterrolebindings" => &rbac::Binding { namespaced: false },
         "clusterroles" => &rbac::Role { namespaced: false },

@@ -13,42 +13,47 @@ use super::plan::text;
 pub struct Facts {
     /// It is being deleted: nothing new may be created.
     pub terminating: bool,
+    /// Stored objects may differ from what is to be read: in their version, or by defaults added since.
+    pub rewrites: bool,
     versions: HashMap<String, Version>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Version {
-    /// What users of the version are told, when it is deprecated.
-    deprecation: Option<String>,
     /// `spec`, `status` and selector paths of the scale subresource.
     scale: Option<(String, String, String)>,
 }
 
 impl Facts {
-    pub fn deprecation(&self, version: &str) -> Option<&str> {
-        self.versions.get(version)?.deprecation.as_deref()
-    }
-
     /// Paths of replicas in the spec and in the status, and of the selector.
     pub fn scale(&self, version: &str) -> Option<&(String, String, String)> {
         self.versions.get(version)?.scale.as_ref()
     }
 
     fn of(definition: &Value) -> Self {
-        let (group, kind) = (text(&definition["spec"]["group"]), text(&definition["spec"]["names"]["kind"]));
         let versions = definition["spec"]["versions"].as_array().into_iter().flatten().map(|version| {
             let name = text(&version["name"]);
-            let deprecation = (version["deprecated"] == true).then(|| match version["deprecationWarning"].as_str() {
-                Some(warning) => warning.to_owned(),
-                None => format!("{group}/{name} {kind} is deprecated"),
-            });
             let scale = version["subresources"].get("scale").map(|scale| {
                 let path = |field: &str| text(&scale[field]).trim_start_matches('.').to_owned();
                 (path("specReplicasPath"), path("statusReplicasPath"), path("labelSelectorPath"))
             });
-            (name.to_owned(), Version { deprecation, scale })
+            (name.to_owned(), Version { scale })
         });
-        Self { terminating: meta::deletion_timestamp(definition).is_some(), versions: versions.collect() }
+        let versions: HashMap<String, Version> = versions.collect();
+        let defaults = || states_default(&definition["spec"]["versions"]);
+        Self {
+            terminating: meta::deletion_timestamp(definition).is_some(),
+            rewrites: versions.len() > 1 || defaults(),
+            versions,
+        }
+    }
+}
+
+fn states_default(schema: &Value) -> bool {
+    match schema {
+        Value::Object(map) => map.contains_key("default") || map.values().any(states_default),
+        Value::Array(list) => list.iter().any(states_default),
+        _ => false,
     }
 }
 

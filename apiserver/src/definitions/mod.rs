@@ -46,10 +46,7 @@ pub async fn run(server: Arc<Server>) {
         changes.mark_unchanged();
         let definitions: Vec<Value> = cache.snapshot().iter().map(|(_, item)| item.value()).collect();
         serve(&server, &builtin, &definitions, &mut compiled);
-        let settled = settle(&server, &builtin, &definitions).await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "settling custom resource definitions failed; trying again");
-            false
-        });
+        let settled = settle(&server, &builtin, &definitions).await;
         tokio::select! {
             () = server.shutdown.cancelled() => return,
             changed = changes.changed() => if changed.is_err() { return },
@@ -93,18 +90,26 @@ fn serve(server: &Server, builtin: &Catalogue, definitions: &[Value], compiled: 
 }
 
 /// Writes statuses and removes objects of definitions on their way out. Returns whether nothing is left to do.
-async fn settle(server: &Arc<Server>, builtin: &Catalogue, definitions: &[Value]) -> Result<bool, Error> {
+async fn settle(server: &Arc<Server>, builtin: &Catalogue, definitions: &[Value]) -> bool {
     let mut settled = true;
     for (name, status) in plan::statuses(definitions, builtin, Timestamp::now()) {
         let Some(definition) = definitions.iter().find(|definition| meta::name(definition) == name) else { continue };
         let mut next = definition.clone();
         next["status"] = status;
-        settled &= write(server, &format!("{name}/status"), &next).await?;
+        settled &= done(&name, write(server, &format!("{name}/status"), &next).await);
     }
     for definition in definitions.iter().filter(|definition| plan::is_terminating(definition)) {
-        settled &= clean_up(server, definition).await?;
+        settled &= done(meta::name(definition), clean_up(server, definition).await);
     }
-    Ok(settled)
+    settled
+}
+
+/// A definition that cannot be settled does not hold up the others.
+fn done(name: &str, result: Result<bool, Error>) -> bool {
+    result.unwrap_or_else(|error| {
+        tracing::warn!(name, %error, "settling a custom resource definition failed; trying again");
+        false
+    })
 }
 
 /// Deletes the objects of a definition; when none is left, lets the definition go. Returns whether it is done.

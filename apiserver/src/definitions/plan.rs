@@ -37,13 +37,14 @@ pub(super) fn is_terminating(definition: &Value) -> bool {
 
 /// The definitions whose status is to be written, with the new status. Definitions earlier in the list win names.
 pub(super) fn statuses(definitions: &[Value], builtin: &Catalogue, now: Timestamp) -> Vec<(String, Value)> {
+    let mut current = definitions.to_vec();
     let mut out = Vec::new();
-    for definition in definitions {
-        let next = status(definition, definitions, builtin, now);
-        if next != definition["status"] {
-            out.push((meta::name(definition).to_owned(), next));
-            // The next round sees this one's accepted names.
-            break;
+    for index in 0..current.len() {
+        let next = status(&current[index], &current, builtin, now);
+        if next != current[index]["status"] {
+            out.push((meta::name(&current[index]).to_owned(), next.clone()));
+            // Those behind it see the names it has got.
+            current[index]["status"] = next;
         }
     }
     out

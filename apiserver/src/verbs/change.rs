@@ -101,7 +101,9 @@ async fn replace(
     old: Value,
     revision: u64,
 ) -> Result<Option<Value>, Status> {
-    let live = target.requested(old.clone());
+    let stored = old;
+    let live = target.requested(stored.clone());
+    let old = target.current(stored.clone());
     let scale = target.scale.clone();
     let new = match &scale {
         Some(paths) => scale::make(target, change, &live, paths)?,
@@ -138,7 +140,7 @@ async fn replace(
     let new = prepare(target, new, &old)?;
     let requested = seen(&target.requested(new.clone()));
     target.admit(Phase::Validate, &admission, requested).await?;
-    swap(target, options, key, new, old, revision).await
+    swap(target, options, key, new, stored, revision).await
 }
 
 fn check_uid(target: &Target, new: &Value, old: &Value) -> Result<(), Status> {
@@ -186,7 +188,10 @@ fn prepare(target: &mut Target, new: Value, old: &Value) -> Result<Value, Status
     meta::metadata_mut(&mut new).insert("resourceVersion".to_owned(), meta::resource_version(old).into());
     strategy.prepare_update(&mut new, old, &target.context(Verb::Update));
     let mut errors = strategy.validate_update(&new, old, &target.context(Verb::Update));
-    errors.extend(target.schema_errors(&new));
+    // What was wrong before and is as it was may stay (upstream's ratcheting).
+    let broken = target.schema_errors(&new);
+    let before = if broken.is_empty() { Vec::new() } else { target.schema_errors(old) };
+    errors.extend(broken.into_iter().filter(|error| !before.contains(error)));
     if !errors.is_empty() {
         return Err(Status::invalid(&target.storage.group, &target.storage.kind, target.name(), &errors));
     }

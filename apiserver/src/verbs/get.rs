@@ -22,9 +22,7 @@ pub async fn get(target: &Target) -> Result<Response<Body>, Status> {
         return super::finish(target, StatusCode::OK, item.value());
     }
     let form = &target.form;
-    let same_version =
-        target.resource.version == target.storage.version && target.resource.group == target.storage.group;
-    if same_version && form.media == Media::Json && form.shape == Shape::Object && !form.pretty {
+    if target.is_plain() && form.media == Media::Json && form.shape == Shape::Object && !form.pretty {
         let mut bytes = Vec::with_capacity(item.json_slice().len() + 1);
         bytes.extend_from_slice(item.json_slice());
         bytes.push(b'\n');

@@ -180,9 +180,8 @@ pub fn respond(target: &Target, page: Page) -> Result<Response<Body>, Status> {
         continue_token: page.continue_token,
         remaining: page.remaining,
     };
-    let same_version = resource.version == target.storage.version && resource.group == target.storage.group;
     let forms = Forms::new(resource, form)?;
-    if same_version && forms.is_identity() && form.media == Media::Json && !form.pretty {
+    if target.is_plain() && forms.is_identity() && form.media == Media::Json && !form.pretty {
         let source = if resource.custom { ItemSource::Typed } else { ItemSource::Untyped };
         let items = page.items.into_iter().map(|(_, item)| item).collect();
         return Ok(stream(ListBody::new(&head, items, source), form));

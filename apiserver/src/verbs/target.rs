@@ -228,7 +228,19 @@ impl Target {
 
     /// The stored object in the version asked for.
     pub fn requested(&self, stored: Value) -> Value {
-        convert::from_storage(&self.resource, &self.storage, stored)
+        let rewrites = self.facts.as_ref().is_some_and(|facts| facts.rewrites);
+        convert::read(&self.resource, &self.storage, rewrites, stored)
+    }
+
+    /// The stored object as it would be stored today.
+    pub fn current(&self, stored: Value) -> Value {
+        let rewrites = self.facts.as_ref().is_some_and(|facts| facts.rewrites);
+        convert::read(&self.storage, &self.storage, rewrites, stored)
+    }
+
+    /// Whether stored objects are answers as they are.
+    pub fn is_plain(&self) -> bool {
+        convert::same(&self.resource, &self.storage) && !self.facts.as_ref().is_some_and(|facts| facts.rewrites)
     }
 
     /// Waits until reads see every write answered before this request.

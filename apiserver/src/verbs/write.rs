@@ -5,6 +5,7 @@ use rand::RngExt;
 use serde_json::Value;
 
 use api::decode::{self, FieldValidation};
+use api::field;
 use api::meta;
 use api::protobuf;
 use api::schema::Schema;
@@ -63,7 +64,11 @@ pub async fn decode_body(
                 "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: {e} ({data})"
             ))
         })?;
-        check_type(&stated.api_version, &stated.kind, expected)?;
+        if expected.schema.is_structural() {
+            check_custom_type(&stated, &bytes, expected)?;
+        } else {
+            check_type(&stated.api_version, &stated.kind, expected)?;
+        }
     }
     let decoded = match form {
         Form::Json => decode::json(expected.schema, &bytes, mode),
@@ -87,6 +92,25 @@ pub async fn decode_body(
     object.insert("apiVersion".to_owned(), meta::api_version(expected.group, expected.version).into());
     object.insert("kind".to_owned(), kind.into());
     Ok(decoded)
+}
+
+/// Custom resources must state their type; another kind is refused like any other wrong field.
+fn check_custom_type(stated: &decode::TypeMeta, bytes: &[u8], expected: &Expected<'_>) -> Result<(), Status> {
+    if stated.kind.is_empty() {
+        let text = String::from_utf8_lossy(bytes);
+        return Err(Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): Object 'Kind' is missing in '{text}' ({})",
+            expected.kind,
+            summary(bytes)
+        )));
+    }
+    check_type(&stated.api_version, expected.kind, expected)?;
+    if stated.kind == expected.kind {
+        return Ok(());
+    }
+    let name = decode::untyped_json(bytes).map(|decoded| meta::name(&decoded.object).to_owned()).unwrap_or_default();
+    let error = field::Error::invalid("kind", stated.kind.as_str(), format!("must be {}", expected.kind));
+    Err(Status::invalid(expected.group, &stated.kind, &name, &[error]))
 }
 
 /// What a body states about its type must be what the path says; what it leaves out is filled in.

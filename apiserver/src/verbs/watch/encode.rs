@@ -20,6 +20,8 @@ pub struct Encoder {
     resource: Arc<Resource>,
     storage: Arc<Resource>,
     form: Form,
+    /// See [`convert::read`].
+    rewrites: bool,
     /// Cached frames are sent as they are.
     plain: bool,
     namespace: String,
@@ -30,13 +32,13 @@ pub struct Encoder {
 impl Encoder {
     pub fn new(target: &Target, selection: Selection) -> Result<Self, Status> {
         let identity = Forms::new(&target.resource, &target.form)?.is_identity();
-        let same = target.resource.version == target.storage.version && target.resource.group == target.storage.group;
         Ok(Self {
             selection,
             resource: Arc::clone(&target.resource),
             storage: Arc::clone(&target.storage),
             form: target.form.clone(),
-            plain: identity && same,
+            plain: identity && target.is_plain(),
+            rewrites: target.facts.as_ref().is_some_and(|facts| facts.rewrites),
             namespace: target.namespace().to_owned(),
             first: true,
         })
@@ -86,7 +88,7 @@ impl Encoder {
         if self.plain {
             return [kind.frame_head(), item.json_slice(), FRAME_TAIL].concat().into();
         }
-        let object = convert::from_storage(&self.resource, &self.storage, item.value());
+        let object = convert::read(&self.resource, &self.storage, self.rewrites, item.value());
         self.written(kind.name(), &object)
     }
 
