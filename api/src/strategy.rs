@@ -51,6 +51,7 @@ mod runtime_class;
 mod secret;
 pub mod service;
 mod service_account;
+mod service_cidr;
 mod stateful_set;
 mod storage;
 mod volume_source;

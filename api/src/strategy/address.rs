@@ -74,6 +74,18 @@ pub fn cidr(text: &str) -> Vec<String> {
     found.into_iter().find(|(bad, _)| *bad).map(|(_, problem)| problem.to_owned()).into_iter().collect()
 }
 
+/// A range in canonical form.
+pub fn canonical_cidr(text: &str) -> Vec<String> {
+    let problems = cidr(text);
+    let canonical = parse_range(text).map(|(address, bits)| format!("{address}/{bits}"));
+    match canonical {
+        Some(canonical) if problems.is_empty() && canonical != text => {
+            vec![format!("must be in canonical form ({canonical:?})")]
+        }
+        _ => problems,
+    }
+}
+
 fn is_mapped(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some())
 }

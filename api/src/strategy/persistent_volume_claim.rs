@@ -92,14 +92,15 @@ fn match_data_sources(spec: &mut Value) {
                 map.remove("dataSource");
             }
         }
-        (source, Some(reference)) if source.as_ref().is_none_or(Value::is_null) && !reference.is_null() => {
-            if text(&reference, "namespace").is_empty() && known(&reference) {
-                let mut source = reference;
-                if let Some(map) = source.as_object_mut() {
-                    map.remove("namespace");
-                }
-                spec["dataSource"] = source;
+        (source, Some(mut reference))
+            if source.as_ref().is_none_or(Value::is_null)
+                && text(&reference, "namespace").is_empty()
+                && known(&reference) =>
+        {
+            if let Some(map) = reference.as_object_mut() {
+                map.remove("namespace");
             }
+            spec["dataSource"] = reference;
         }
         _ => {}
     }

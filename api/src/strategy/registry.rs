@@ -4,7 +4,7 @@ use super::{
     Strategy, admission, api_service, autoscaler, certificate, config_map, controller_revision, cron_job, custom,
     daemon_set, definition, deployment, device, endpoints, event, flow_control, job, lease, namespace, network, node,
     persistent_volume, persistent_volume_claim, pod, pod_template, policy, priority_class, quota, rbac, replica_set,
-    replication_controller, runtime_class, secret, service, service_account, stateful_set, storage,
+    replication_controller, runtime_class, secret, service, service_account, service_cidr, stateful_set, storage,
 };
 
 /// A built-in kind without rules of its own.
@@ -92,6 +92,8 @@ fn network_kinds(resource: &str) -> &'static dyn Strategy {
         "ingresses" => &network::Ingress,
         "leases" => &lease::Lease,
         "networkpolicies" => &network::NetworkPolicy,
+        "ipaddresses" => &service_cidr::IpAddress,
+        "servicecidrs" => &service_cidr::ServiceCidr,
         _ => &Plain,
     }
 }

@@ -26,7 +26,7 @@ fn context(subresource: &str, verb: Verb) -> Context<'_> {
 
 fn cluster_scoped(group: &str, plural: &str) -> bool {
     matches!((group, plural), ("", "namespaces" | "nodes" | "persistentvolumes"))
-        || matches!(plural, "clusterroles" | "storageclasses" | "priorityclasses")
+        || matches!(plural, "clusterroles" | "ipaddresses" | "servicecidrs" | "storageclasses" | "priorityclasses")
 }
 
 /// The object with what the API server itself puts into metadata.

@@ -104,9 +104,10 @@ fn holds(filter: &str, item: &Value) -> bool {
     let Some(((left, right), equal)) = split else { return !find(&path(filter), item).is_empty() };
     let wanted = right.trim();
     let text = wanted.trim_matches(['\'', '"']);
+    let literal: Option<Value> = serde_json::from_str(wanted).ok();
     let matches = find(&path(left), item).into_iter().any(|value| match value {
         Value::String(have) => have == text,
-        other => other.to_string() == wanted,
+        other => literal.as_ref() == Some(other),
     });
     matches == equal
 }

@@ -9,6 +9,9 @@ use crate::strategy::place::{Errors, Place};
 use crate::strategy::volume_source::{csi_driver_name, local_unreserved, mode, no_backsteps, one_of};
 use crate::strategy::{NameRule, format, metadata, persistent_volume_claim, resources};
 
+/// Of `<volume name>:<target portal>`, where a volume of iSCSI names its initiator.
+const ISCSI_NAME_MAX_BYTES: usize = 64;
+
 /// In upstream's order: the first one given counts, the others are refused.
 const SOURCES: &[&str] = &[
     "emptyDir",
@@ -107,10 +110,11 @@ fn source(volume: &Place, pod_name: &str, is_pod: bool, errors: &mut Errors) {
         "csi" => csi(place, errors),
         "ephemeral" => ephemeral(place, &name, pod_name, errors),
         "image" => image(place, is_pod, errors),
-        "iscsi" if place.field("initiatorName").is_set() => {
-            if name.str().len() + 1 + place.field("targetPortal").str().len() > 64 {
-                errors.push(name.invalid("Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified."));
-            }
+        "iscsi"
+            if place.field("initiatorName").is_set()
+                && name.str().len() + 1 + place.field("targetPortal").str().len() > ISCSI_NAME_MAX_BYTES =>
+        {
+            errors.push(name.invalid("Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified."));
         }
         _ => {}
     });

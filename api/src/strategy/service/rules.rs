@@ -254,7 +254,7 @@ pub fn change(new: &Place, old: &Place, errors: &mut Errors) {
     let (spec, before) = (new.field("spec"), old.field("spec"));
     let (now_headless, was_headless) = (is_headless(spec.value), is_headless(before.value));
     let named = [&spec, &before].iter().any(|s| s.field("type").str() == "ExternalName");
-    if !named && !(now_headless && was_headless) {
+    if !(named || now_headless && was_headless) {
         kept_list(&spec, &before, "clusterIPs", "primary clusterIP", errors);
     }
     if !named && !now_headless && !was_headless {

@@ -62,3 +62,22 @@ fn node_ports_follow_the_type() {
     let without = json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false});
     assert!(!allocation::needs_node_ports(&without));
 }
+
+#[test]
+fn ranges_and_addresses() {
+    const GROUP: &str = "networking.k8s.io";
+    let range = |cidrs: Value| create(GROUP, "servicecidrs", json!({"spec": {"cidrs": cidrs}}));
+    let made = range(json!(["10.0.0.0/24"])).unwrap();
+    refused(range(json!([])), &[("Required", "spec.cidrs")]);
+    refused(range(json!(["10.0.0.1/24"])), &[("Invalid", "spec.cidrs[0]")]);
+    refused(range(json!(["10.0.0.0/24", "10.1.0.0/24"])), &[("Invalid", "spec.cidrs")]);
+    let set = |cidrs: Value| update((GROUP, "servicecidrs", ""), &made, |new| new["spec"]["cidrs"] = cidrs);
+    assert!(set(json!(["10.0.0.0/24", "2001:db8::/64"])).is_ok());
+    refused(set(json!(["10.1.0.0/24"])), &[("Invalid", "spec.cidrs[0]")]);
+
+    let parent = json!({"resource": "services", "namespace": "ns", "name": "a"});
+    let address =
+        |name: &str| create(GROUP, "ipaddresses", json!({"metadata": {"name": name}, "spec": {"parentRef": parent}}));
+    assert!(address("10.0.0.7").is_ok());
+    refused(address("ten"), &[("Invalid", "metadata.name")]);
+}
