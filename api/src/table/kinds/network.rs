@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-use crate::meta;
 use crate::table::View;
 use crate::table::text::{self, field, or};
 
@@ -154,6 +153,5 @@ pub fn endpoint_slice(view: &View) -> Vec<Value> {
         .flat_map(|e| e.get("addresses").and_then(Value::as_array).into_iter().flatten())
         .filter_map(|a| a.as_str().map(str::to_owned))
         .collect();
-    debug_assert!(!meta::name(view.object).is_empty(), "stored objects are named");
     vec![text::shortened(&ports, "<unset>").into(), text::shortened(&addresses, "<unset>").into()]
 }
