@@ -69,6 +69,7 @@ pub fn controllers(client: &Client, caches: &Caches, options: &Options) -> Vec<A
         Arc::new(controllers::deployment::Deployments::new(caches)),
         Arc::new(controllers::replicaset::ReplicaSets::new(caches)),
         Arc::new(controllers::endpointslice::EndpointSlices::new(caches)),
+        Arc::new(controllers::endpoints::EndpointsController::new(caches)),
         Arc::new(controllers::serviceaccount::DefaultServiceAccounts::new(caches)),
         Arc::new(controllers::namespace::Namespaces::new(client, caches)),
         Arc::new(controllers::garbage::GarbageCollector::new(client, caches)),
@@ -84,4 +85,46 @@ pub fn controllers(client: &Client, caches: &Caches, options: &Options) -> Vec<A
         all.push(Arc::new(controllers::serviceaccount::RootCaPublisher::new(caches, root_ca)));
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    use api_client::transport::InProcess;
+    use futures_util::FutureExt;
+
+    /// Controllers over a transport that never answers: only what they declare is looked at.
+    fn declared() -> Vec<Arc<dyn Controller>> {
+        let client = Client::new(Arc::new(InProcess::new(Arc::new(|_| std::future::pending().boxed()))), "tests");
+        let caches = Caches::new(client.clone(), TaskTracker::new(), CancellationToken::new());
+        let options =
+            Options { root_ca: Some(String::new()), cluster_cidrs: vec!["10.0.0.0/16".into()], ..Options::default() };
+        controllers(&client, &caches, &options)
+    }
+
+    #[tokio::test]
+    async fn every_resource_has_one_exclusive_writer_at_most() {
+        let mut writers: HashMap<(&str, &str), Vec<(&str, bool)>> = HashMap::new();
+        for controller in declared() {
+            for output in controller.outputs().iter().filter(|o| o.resource != "*") {
+                writers.entry((output.group, output.resource)).or_default().push((controller.name(), output.shared));
+            }
+        }
+        for (resource, writers) in writers {
+            let exclusive = writers.iter().any(|(_, shared)| !shared);
+            assert!(!exclusive || writers.len() == 1, "{resource:?} is written by {writers:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_graph_names_every_controller() {
+        let controllers = declared();
+        let graph = engine::graph(&controllers);
+        let deployment = "deployment-controller\n  reads  deployments.apps*, replicasets.apps, pods\n  \
+                          writes replicasets.apps, deployments/status.apps\n";
+        assert!(graph.contains(deployment), "{graph}");
+        assert_eq!(graph.matches("writes").count(), controllers.len());
+    }
 }

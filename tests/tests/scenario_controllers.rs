@@ -5,7 +5,7 @@ mod world;
 use api_client::{DeleteParams, ObjectKey, Propagation, Snapshot};
 use futures_util::FutureExt;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 use world::World;
@@ -129,10 +129,16 @@ async fn a_service_has_the_addresses_of_its_ready_pods() {
     world.until::<EndpointSlice>("an empty slice", |slices| slices.iter().any(|s| has_slice(s))).await;
     world.create(deployment("web", 3, "web:1")).await;
     world.until::<EndpointSlice>("three endpoints", |slices| ready(slices) == 3).await;
+    let addresses = |endpoints: &Snapshot<Endpoints>| {
+        let of_web = endpoints.get(&key("web")).into_iter().flat_map(|e| e.subsets.iter().flatten());
+        of_web.flat_map(|subset| subset.addresses.iter().flatten()).count()
+    };
+    world.until::<Endpoints>("the older form", |endpoints| addresses(endpoints) == 3).await;
     world.patch::<Deployment>(&key("web"), json!({"spec": {"replicas": 1}})).await;
     world.until::<EndpointSlice>("one endpoint", |slices| ready(slices) == 1).await;
     world.delete::<k8s_openapi::api::core::v1::Service>(&key("web"), DeleteParams::default()).await;
     world.until::<EndpointSlice>("slices collected", |slices| !slices.iter().any(|s| has_slice(s))).await;
+    world.until::<Endpoints>("endpoints gone", |endpoints| endpoints.get(&key("web")).is_none()).await;
     world.stop().await;
 }
 

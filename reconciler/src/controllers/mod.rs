@@ -3,6 +3,7 @@
 pub mod claim;
 pub mod clusterrole;
 pub mod deployment;
+pub mod endpoints;
 pub mod endpointslice;
 pub mod garbage;
 pub mod namespace;

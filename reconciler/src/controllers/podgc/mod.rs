@@ -53,9 +53,8 @@ impl Controller for PodGarbage {
 
     fn inputs(&self, inputs: &mut Inputs) {
         inputs.watch(&self.pods, |change, wake| {
-            let stuck = |pod: &Pod| pod.metadata.is_deleting() && pod.spec.node_name.is_empty();
-            // The first pod starts the period; a stuck one is dealt with at once.
-            if change.new.as_ref().is_some_and(|pod| change.old.is_none() || stuck(pod)) {
+            // The first pod starts the period. A pod that is being deleted without a node mostly goes by itself.
+            if change.new.is_some() && change.old.is_none() {
                 wake(ObjectKey::default());
             }
         });
