@@ -46,6 +46,8 @@ pub struct ListWatch<T> {
     events: Option<Events<T>>,
     staged: BTreeMap<ObjectKey, T>,
     backoff: Backoff,
+    /// An outage is told once, not at every attempt.
+    failing: bool,
     pause: Option<Duration>,
     deadline: tokio::time::Instant,
 }
@@ -67,6 +69,7 @@ impl<T: Object> ListWatch<T> {
             events: None,
             staged: BTreeMap::new(),
             backoff: Backoff::new(BACKOFF_BASE, BACKOFF_CAP),
+            failing: false,
             pause: None,
             deadline: tokio::time::Instant::now(),
         }
@@ -149,7 +152,7 @@ impl<T: Object> ListWatch<T> {
         }
     }
 
-    fn read_event(&self, event: Option<Result<Event<T>, Error>>) -> (Input, Cargo<T>) {
+    fn read_event(&mut self, event: Option<Result<Event<T>, Error>>) -> (Input, Cargo<T>) {
         match event {
             None => (Input::Closed, Cargo::None),
             Some(Ok(Event::Added(object) | Event::Modified(object))) => {
@@ -166,19 +169,23 @@ impl<T: Object> ListWatch<T> {
         }
     }
 
-    fn failed(&self, verb: &str, error: &Error) -> Input {
+    fn failed(&mut self, verb: &str, error: &Error) -> Input {
         let failure = classify(error);
         let resource = self.api.resource().qualified();
         match failure {
-            Failure::Other => warn!(%resource, verb, %error, "list-watch failed; will try again"),
+            Failure::Other if !self.failing => warn!(%resource, verb, %error, "list-watch failed; will try again"),
             _ => debug!(%resource, verb, %error, "list-watch starts over"),
         }
+        self.failing |= failure == Failure::Other;
         Input::Failed(failure)
     }
 
     fn take(&mut self, input: Input, cargo: Cargo<T>) -> Option<Delivery<T>> {
         let step = self.machine.step(input);
         if step.healthy {
+            if std::mem::take(&mut self.failing) {
+                debug!(resource = %self.api.resource().qualified(), "list-watch works again");
+            }
             self.backoff.reset();
         }
         if step.wait {
