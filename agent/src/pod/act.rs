@@ -3,6 +3,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use containerd_client::types::Mount as SnapshotMount;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
@@ -33,6 +34,10 @@ const IMAGE_RETRY: (SignedDuration, SignedDuration) = (SignedDuration::from_secs
 const START_RETRY: (SignedDuration, SignedDuration) = (SignedDuration::from_secs(2), SignedDuration::from_secs(60));
 const CLEANUP_RETRY: (SignedDuration, SignedDuration) =
     (SignedDuration::from_millis(200), SignedDuration::from_secs(30));
+/// Contents of volumes that follow objects of the cluster are brought up to date this often (kubelet's
+/// `syncFrequency`), later by up to the spread.
+const REFRESH: SignedDuration = SignedDuration::from_secs(60);
+const REFRESH_SPREAD_MS: i64 = 15_000;
 /// What a container that is asked to end gets at least, whatever its grace period (kubelet's
 /// `minimumGracePeriodInSeconds`).
 const GRACE_MIN: Duration = Duration::from_secs(2);
@@ -213,6 +218,16 @@ impl Owner {
     }
 
     fn volumes_made(&mut self, result: Result<volume::Volumes, volume::Error>) {
+        let now = Timestamp::now();
+        self.observed.refresh_at = self.pod.spec.as_ref().filter(|spec| has_changing_volumes(spec)).map(|_| {
+            // Spread, so that pods started together do not ask together for ever.
+            now + REFRESH + SignedDuration::from_millis(rand::random_range(0..REFRESH_SPREAD_MS))
+        });
+        if let (Volumes::Ready, Err(error)) = (&self.observed.volumes, &result) {
+            // What was prepared stays in use; the next refresh may succeed.
+            tracing::warn!(pod = %self.id, error = chain(error), "volumes not refreshed");
+            return;
+        }
         self.observed.volumes = match result {
             Ok(volumes) => {
                 self.volumes = volumes;
@@ -226,15 +241,21 @@ impl Owner {
                     _ => None,
                 };
                 let (first, last) = VOLUME_RETRY;
-                Volumes::Failed(Retry::after(before, Timestamp::now(), message, first, last))
+                Volumes::Failed(Retry::after(before, now, message, first, last))
             }
         };
     }
 
     async fn find_image(&self, container: &Container) -> Result<Option<runtime::Image>, runtime::Error> {
-        let found = self.shared.runtime.find_image(container.image.as_deref().unwrap_or_default()).await?;
+        let runtime = &self.shared.runtime;
+        let found = runtime.find_image(container.image.as_deref().unwrap_or_default()).await?;
         if let Some(image) = &found {
-            self.shared.runtime.unpack_image(image).await?;
+            runtime.unpack_image(image).await?;
+            if self.observed.series(&container.name).is_none_or(|series| series.latest.is_none()) {
+                // Ahead of need, beside the slower work on the sandbox; `remove` takes back what was never used.
+                let id = container_id(&self.id, &container.name, 0);
+                runtime.prepare_snapshot(&id, &image.resolved.chain_id).await?;
+            }
         }
         Ok(found)
     }
@@ -331,11 +352,12 @@ impl Owner {
             image_id: self.images.get(&text).map(|image| image.image_id.clone()).unwrap_or_default(),
             state: State::Running { started_at: Timestamp::now(), pid: 0 },
         };
-        if let Err(error) = self.create_container(&container, &attempt).await {
-            return self.start_failed(name, error);
-        }
+        let rootfs = match self.create_container(&container, &attempt).await {
+            Ok(rootfs) => rootfs,
+            Err(error) => return self.start_failed(name, error),
+        };
         self.event(false, "Created", "Container created".to_owned(), Some(name));
-        match self.start_task(&container, &attempt).await {
+        match self.start_task(&container, &attempt, rootfs).await {
             Ok((pid, pump)) => {
                 attempt.state = State::Running { started_at: Timestamp::now(), pid };
                 self.pumps.insert(id, pump);
@@ -416,7 +438,8 @@ impl Owner {
         }
     }
 
-    async fn create_container(&self, container: &Container, attempt: &Attempt) -> Result<(), Error> {
+    /// Returns the mounts of the container's root file system.
+    async fn create_container(&self, container: &Container, attempt: &Attempt) -> Result<Vec<SnapshotMount>, Error> {
         let pod_spec = self.pod.spec.as_ref().ok_or(Error::Unprepared("pod"))?;
         let image = self.images.get(&attempt.image).ok_or(Error::Unprepared("image"))?;
         let runtime = &self.shared.runtime;
@@ -432,8 +455,8 @@ impl Owner {
         let new = NewContainer { id: attempt.id.clone(), image: image.name.clone(), labels, spec };
         match runtime.create_container(new).await {
             // Left by an interrupted start of this same attempt.
-            Err(error) if error.is_already_exists() => Ok(()),
-            other => Ok(other?),
+            Err(error) if error.is_already_exists() => Ok(rootfs),
+            other => Ok(other.map(|()| rootfs)?),
         }
     }
 
@@ -504,7 +527,12 @@ impl Owner {
         Ok(spec::env::build(container, &sources).map_err(spec::Error::from)?)
     }
 
-    async fn start_task(&self, container: &Container, attempt: &Attempt) -> Result<(u32, Pump), Error> {
+    async fn start_task(
+        &self,
+        container: &Container,
+        attempt: &Attempt,
+        rootfs: Vec<SnapshotMount>,
+    ) -> Result<(u32, Pump), Error> {
         let runtime = &self.shared.runtime;
         let directory = self.shared.paths.container(&self.id.uid, &container.name);
         std::fs::create_dir_all(&directory).map_err(|source| Error::Io {
@@ -513,13 +541,15 @@ impl Owner {
             source,
         })?;
         let fifos = self.fifos(container, attempt.number);
-        let rootfs = runtime.snapshot_mounts(&attempt.id).await?;
         // Before the task exists: its end may be the next thing to happen.
         self.shared.register(&attempt.id, &self.inbox);
         let mut last = None;
         // Twice, because containerd 1.6 may take away the socket of the pod's shim while another task uses it.
         for _ in 0..2 {
-            runtime.kill_and_delete_task(&attempt.id).await?;
+            if last.is_some() {
+                // Also a task that an interrupted start of this attempt left.
+                runtime.kill_and_delete_task(&attempt.id).await?;
+            }
             fifos.remove();
             fifos.create()?;
             let pump = self.open_log(container, attempt, &fifos)?;
@@ -717,6 +747,12 @@ impl Owner {
             }
         }
         self.pumps.clear();
+        // Root file systems that were prepared for containers that never came to be.
+        for container in self.pod.spec.iter().flat_map(super::all_containers) {
+            let next = self.observed.series(&container.name).and_then(|series| series.latest.as_ref());
+            let id = container_id(&self.id, &container.name, next.map_or(0, |latest| latest.number + 1));
+            self.shared.runtime.remove_snapshot(&id).await?;
+        }
         // Again: the OCI runtime may have left a cgroup of a container behind.
         self.shared.cgroups.remove_pod(&uid)?;
         self.shared.sandboxes.remove_files(&uid)?;
@@ -756,6 +792,16 @@ impl Owner {
         }
         String::from_utf8_lossy(&bytes).into_owned()
     }
+}
+
+/// Volumes whose contents follow objects of the cluster.
+fn has_changing_volumes(spec: &PodSpec) -> bool {
+    spec.volumes.iter().flatten().any(|volume| {
+        volume.config_map.is_some()
+            || volume.secret.is_some()
+            || volume.projected.is_some()
+            || volume.downward_api.is_some()
+    })
 }
 
 /// Without containerd nothing is known about an attempt; it is not the container that failed.

@@ -55,6 +55,12 @@ pub fn ephemeral_containers(spec: &PodSpec) -> Vec<Container> {
     spec.ephemeral_containers.iter().flatten().filter_map(convert).map(never).collect()
 }
 
+/// Init, plain and ephemeral containers.
+pub fn all_containers(spec: &PodSpec) -> Vec<Container> {
+    let plain = spec.init_containers.iter().flatten().chain(&spec.containers).cloned();
+    plain.chain(ephemeral_containers(spec)).collect()
+}
+
 /// Any container of the pod by name.
 pub fn container(spec: &PodSpec, name: &str) -> Option<Container> {
     let plain = spec.containers.iter().chain(spec.init_containers.iter().flatten());

@@ -172,6 +172,8 @@ pub struct Ending {
 pub struct Observed {
     pub sandbox: Sandbox,
     pub volumes: Volumes,
+    /// When the contents of prepared volumes are brought up to date; `None` when they never change.
+    pub refresh_at: Option<Timestamp>,
     /// By the text of the container's `image` field.
     pub images: BTreeMap<String, Image>,
     /// By container name, init and ephemeral ones included.

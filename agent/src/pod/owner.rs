@@ -228,6 +228,11 @@ impl Owner {
                 // Others' conditions (gates, disruption) count at once; ours may be older than what we sent.
                 self.merge_conditions(theirs);
             }
+            let shown = |pod: &Pod| (pod.metadata.labels.clone(), pod.metadata.annotations.clone());
+            if self.observed.refresh_at.is_some() && shown(&pod) != shown(&self.pod) {
+                // Downward API volumes show them.
+                self.observed.refresh_at = Some(Timestamp::now());
+            }
             self.pod = pod;
             self.notice_deletion();
         }

@@ -271,7 +271,11 @@ fn prepare(plan: &mut Plan, spec: &PodSpec, observed: &Observed, now: Timestamp)
         Volumes::Unprepared => plan.step(Step::PrepareVolumes),
         Volumes::Failed(retry) if retry.at <= now => plan.step(Step::PrepareVolumes),
         Volumes::Failed(retry) => plan.wake_at(retry.at),
-        Volumes::Ready => {}
+        Volumes::Ready => match observed.refresh_at {
+            Some(at) if at <= now => plan.step(Step::PrepareVolumes),
+            Some(at) => plan.wake_at(at),
+            None => {}
+        },
     }
     let first_start =
         |container: &&Container| observed.series(&container.name).is_none_or(|series| series.latest.is_none());

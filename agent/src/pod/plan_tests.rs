@@ -178,6 +178,15 @@ fn failed_preparations_wait_for_their_time() {
 }
 
 #[test]
+fn contents_of_volumes_are_refreshed_while_the_pod_runs() {
+    let mut observed = ready().with("main", running("main"));
+    observed.refresh_at = Some(at(5));
+    check(&one(json!({})), &observed, expect!["wake in 5\n"]);
+    observed.refresh_at = Some(at(0));
+    check(&one(json!({})), &observed, expect!["prepare volumes\n"]);
+}
+
+#[test]
 fn init_containers_run_one_by_one() {
     let pod = pod(json!({"initContainers": [plain("i1"), plain("i2")], "containers": [plain("main")]}));
     check(&pod, &ready(), expect!["start i1 #0 backoff 0\n"]);

@@ -113,6 +113,9 @@ impl Pods {
             let nameless = || PodId { namespace: String::new(), name: uid.clone(), uid: uid.clone() };
             orphans.push(stand_in(&record.map_or_else(nameless, |record| record.pod_id()), Vec::new()));
         }
+        if let Err(error) = self.shared.sandboxes.sweep() {
+            tracing::warn!(%error, "addresses of pods that are gone stay reserved");
+        }
         for pod in orphans {
             let id = PodId::of(&pod);
             tracing::info!(pod = %id, "removing what a pod left that is not on this node any more");

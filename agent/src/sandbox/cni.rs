@@ -73,30 +73,21 @@ pub struct PortMapping {
 pub struct Attachment {
     pub network: Network,
     pub pod: Pod,
-    /// The last plugin's answer; `None` until ADD succeeded.
+    /// The last plugin's answer; before ADD, what the first plugin is told was answered before it, if anything.
     pub result: Option<Value>,
 }
 
-/// The built-in network: a bridge with addresses from the node's pod range and host ports.
-pub fn built_in(bridge: &str, pod_cidr: &str, address_dir: &Path) -> Network {
-    let default_route = if pod_cidr.contains(':') { "::/0" } else { "0.0.0.0/0" };
-    let plugins = json!([
-        {
-            "type": "bridge",
-            "bridge": bridge,
-            "isGateway": true,
-            "hairpinMode": true,
-            "ipam": {
-                "type": "host-local",
-                "dataDir": address_dir,
-                "ranges": [[{"subnet": pod_cidr}]],
-                "routes": [{"dst": default_route}],
-            },
-        },
-        {"type": "portmap", "capabilities": {"portMappings": true}},
-    ]);
+/// Host ports of pods on the built-in network: the one part of it that is left to a plugin.
+pub fn host_ports(network: &str) -> Network {
+    let plugins = json!([{"type": "portmap", "capabilities": {"portMappings": true}}]);
     let plugins = plugins.as_array().into_iter().flatten().filter_map(|plugin| plugin.as_object().cloned()).collect();
-    Network { name: bridge.to_owned(), version: VERSION.to_owned(), plugins }
+    Network { name: network.to_owned(), version: VERSION.to_owned(), plugins }
+}
+
+/// The answer a plugin would have given that attached a pod with this address.
+pub fn attached(address: IpAddr) -> Value {
+    let prefix = if address.is_ipv4() { 32 } else { 128 };
+    json!({"cniVersion": VERSION, "ips": [{"address": format!("{address}/{prefix}")}]})
 }
 
 /// The first configuration of the directory in name order, if there is any.
@@ -144,7 +135,7 @@ pub struct Plugins {
 impl Plugins {
     /// Attaches the namespace; each plugin gets the answer of the one before. On failure call `detach` too.
     pub async fn attach(&self, attachment: &mut Attachment, netns: &Path) -> Result<Vec<IpAddr>, Error> {
-        let mut previous = None;
+        let mut previous = attachment.result.clone();
         for plugin in &attachment.network.plugins {
             let answer = self.run("ADD", attachment, plugin, netns, previous.as_ref()).await?;
             previous = Some(answer);
@@ -252,12 +243,10 @@ fn addresses(result: &Value) -> Vec<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use expect_test::expect;
     use serde_json::json;
 
-    use super::{Pod, PortMapping, addresses, built_in, input, parse};
+    use super::{Pod, PortMapping, addresses, attached, host_ports, input, parse};
 
     fn pod(port_mappings: Vec<PortMapping>) -> Pod {
         Pod { namespace: "default".into(), name: "web".into(), uid: "u1".into(), port_mappings }
@@ -265,14 +254,16 @@ mod tests {
 
     #[test]
     fn a_plugin_reads_its_part_with_what_it_is_capable_of() {
-        let network = built_in("br0", "10.244.0.0/24", Path::new("/state/addresses"));
+        let network = host_ports("br0");
         let mapping =
             PortMapping { host_port: 8080, container_port: 80, protocol: "tcp".into(), host_ip: String::new() };
-        let previous = json!({"ips": [{"address": "10.244.0.5/24"}]});
-        let bridge = input(&network, &network.plugins[0], &pod(vec![mapping.clone()]), None);
-        assert!(bridge.get("runtimeConfig").is_none());
-        expect![[r#"{"cniVersion":"1.0.0","name":"br0","prevResult":{"ips":[{"address":"10.244.0.5/24"}]},"runtimeConfig":{"portMappings":[{"containerPort":80,"hostPort":8080,"protocol":"tcp"}]},"type":"portmap"}"#]]
-        .assert_eq(&input(&network, &network.plugins[1], &pod(vec![mapping]), Some(&previous)).to_string());
+        let previous = attached("10.244.0.5".parse().unwrap());
+        expect![[r#"{"cniVersion":"1.0.0","name":"br0","prevResult":{"cniVersion":"1.0.0","ips":[{"address":"10.244.0.5/32"}]},"runtimeConfig":{"portMappings":[{"containerPort":80,"hostPort":8080,"protocol":"tcp"}]},"type":"portmap"}"#]]
+        .assert_eq(&input(&network, &network.plugins[0], &pod(vec![mapping]), Some(&previous)).to_string());
+        let mut incapable = network.plugins[0].clone();
+        incapable.remove("capabilities");
+        let told = input(&network, &incapable, &pod(Vec::new()), None);
+        expect![[r#"{"cniVersion":"1.0.0","name":"br0","type":"portmap"}"#]].assert_eq(&told.to_string());
     }
 
     #[test]

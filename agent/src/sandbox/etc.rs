@@ -1,7 +1,7 @@
 //! The files under `/etc` that all containers of a pod see: hosts, hostname and resolv.conf, as the kubelet writes them.
 //! The texts are pure functions; `write` puts them in place.
 
-use std::{fmt::Write, io, net::IpAddr, path::Path};
+use std::{fmt::Write, io, net::IpAddr};
 
 use k8s_openapi::api::core::v1::{HostAlias, Pod, PodDNSConfig, PodSpec};
 
@@ -213,15 +213,6 @@ fn resolver(spec: &PodSpec, namespace: &str, node: &Node, host: &str) -> String 
         resolver.add(config);
     }
     resolver.text()
-}
-
-/// Success when there is no such interface.
-pub fn delete_interface(name: &str) -> io::Result<()> {
-    if !Path::new("/sys/class/net").join(name).exists() {
-        return Ok(());
-    }
-    let status = std::process::Command::new("ip").args(["link", "delete", name]).status()?;
-    if status.success() { Ok(()) } else { Err(io::Error::other(format!("ip link delete {name}: {status}"))) }
 }
 
 #[cfg(test)]

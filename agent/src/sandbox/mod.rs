@@ -3,10 +3,12 @@
 //! A sandbox is known by its record on disk plus the pins in the kernel. Records survive a reboot and pins don't, so a
 //! record without its pins is a sandbox that is lost: it is torn down and made again.
 
+pub mod bridge;
 pub mod cni;
 pub mod etc;
 pub mod mounts;
 pub mod namespaces;
+mod netlink;
 pub mod pid;
 
 use std::{
@@ -33,6 +35,8 @@ pub enum Error {
     Namespaces(#[from] namespaces::Error),
     #[error(transparent)]
     Network(#[from] cni::Error),
+    #[error(transparent)]
+    Bridge(#[from] bridge::Error),
     #[error("the node has no pod address range yet")]
     NoPodRange,
     #[error("{action} {}", path.display())]
@@ -58,7 +62,16 @@ pub struct Record {
     pub hostname: String,
     pub namespaces: Vec<String>,
     /// `None` for host-network pods.
-    pub attachment: Option<cni::Attachment>,
+    pub attachment: Option<Attachment>,
+}
+
+/// How a pod is attached to the network, with all that is needed to detach it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Attachment {
+    /// The built-in network, and the plugin that maps host ports if the pod has any.
+    Bridge { bridge: bridge::Bridge, host_ports: Option<cni::Attachment> },
+    /// What the host's own configuration says.
+    Cni(cni::Attachment),
 }
 
 impl Record {
@@ -99,15 +112,40 @@ impl Sandboxes {
 
     /// Is there a network to attach pods to? What the node's Ready condition reports.
     pub fn network_ready(&self) -> Result<(), Error> {
-        self.network().map(drop)
+        match cni::on_host(&self.config_dir)? {
+            Some(_) => Ok(()),
+            None => self.bridge().map(drop),
+        }
     }
 
-    fn network(&self) -> Result<cni::Network, Error> {
-        if let Some(network) = cni::on_host(&self.config_dir)? {
-            return Ok(network);
-        }
+    fn bridge(&self) -> Result<bridge::Bridge, Error> {
         let range = self.pod_range.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Error::NoPodRange)?;
-        Ok(cni::built_in(&self.bridge, &range, &self.address_dir()))
+        let range = bridge::Range::parse(&range)?;
+        Ok(bridge::Bridge { name: self.bridge.clone(), range, directory: self.address_dir() })
+    }
+
+    /// Plans the attachment of a pod, and reserves its address where that is ours to do.
+    fn plan_attachment(&self, pod: cni::Pod) -> Result<(Attachment, Vec<IpAddr>), Error> {
+        if let Some(network) = cni::on_host(&self.config_dir)? {
+            return Ok((Attachment::Cni(cni::Attachment { network, pod, result: None }), Vec::new()));
+        }
+        let bridge = self.bridge()?;
+        let address = bridge.reserve(&pod.uid)?;
+        let host_ports = (!pod.port_mappings.is_empty()).then(|| cni::Attachment {
+            network: cni::host_ports(&bridge.name),
+            pod,
+            result: Some(cni::attached(address)),
+        });
+        Ok((Attachment::Bridge { bridge, host_ports }, vec![address]))
+    }
+
+    /// Gives back addresses of pods that have no directory here.
+    pub fn sweep(&self) -> Result<(), Error> {
+        match self.bridge() {
+            Ok(bridge) => Ok(bridge.sweep(|uid| self.paths.pod(uid).exists())?),
+            // Without a range nothing was ever given out by this agent.
+            Err(_) => Ok(()),
+        }
     }
 
     fn address_dir(&self) -> PathBuf {
@@ -144,6 +182,13 @@ impl Sandboxes {
         if self.record(&id.uid)?.is_some() {
             self.tear_down(&id.uid).await?;
         }
+        // Before an address is reserved: addresses of pods without a directory are given back.
+        let directory = self.paths.pod(&id.uid);
+        std::fs::create_dir_all(&directory).map_err(|source| Error::Io {
+            action: "create",
+            path: directory.clone(),
+            source,
+        })?;
         let spec = pod.spec.clone().unwrap_or_default();
         let host_network = spec.host_network.unwrap_or(false);
         let wanted = wanted(&spec);
@@ -164,14 +209,9 @@ impl Sandboxes {
                 uid: id.uid.clone(),
                 port_mappings: port_mappings(&spec),
             };
-            record.attachment = Some(cni::Attachment { network: self.network()?, pod, result: None });
+            let (attachment, addresses) = self.plan_attachment(pod)?;
+            (record.attachment, record.addresses) = (Some(attachment), addresses);
         }
-        let directory = self.paths.pod(&id.uid);
-        std::fs::create_dir_all(&directory).map_err(|source| Error::Io {
-            action: "create",
-            path: directory.clone(),
-            source,
-        })?;
         // On disk before anything exists, so that whatever follows can be undone.
         self.write(&record)?;
         self.build(pod, &spec, &mut record, wanted, node).await?;
@@ -194,6 +234,14 @@ impl Sandboxes {
             namespaces: wanted,
             hostname: record.hostname.clone(),
             sysctls: sysctls(spec),
+            attach: match &record.attachment {
+                Some(Attachment::Bridge { bridge, .. }) => record.addresses.first().map(|address| bridge::Attach {
+                    bridge: bridge.clone(),
+                    uid: record.uid.clone(),
+                    address: *address,
+                }),
+                _ => None,
+            },
         })
         .await?;
         if spec.share_process_namespace.unwrap_or(false) && !spec.host_pid.unwrap_or(false) {
@@ -203,8 +251,13 @@ impl Sandboxes {
         if !spec.host_ipc.unwrap_or(false) {
             self.mount_shm(&record.uid)?;
         }
-        if let Some(attachment) = &mut record.attachment {
-            record.addresses = self.plugins.attach(attachment, &directory.join(Namespace::Net.file())).await?;
+        let netns = directory.join(Namespace::Net.file());
+        match &mut record.attachment {
+            Some(Attachment::Cni(attachment)) => record.addresses = self.plugins.attach(attachment, &netns).await?,
+            Some(Attachment::Bridge { host_ports: Some(ports), .. }) => {
+                self.plugins.attach(ports, &netns).await?;
+            }
+            Some(Attachment::Bridge { host_ports: None, .. }) | None => {}
         }
         etc::write(pod, record, node, &self.paths).map_err(|source| Error::Io {
             action: "write files below",
@@ -225,8 +278,8 @@ impl Sandboxes {
     /// Releases network and namespaces; files, volumes and logs stay. Safe to repeat.
     pub async fn tear_down(&self, uid: &str) -> Result<(), Error> {
         let directory = self.paths.namespaces(uid);
-        if let Some(attachment) = self.record(uid)?.and_then(|record| record.attachment) {
-            self.plugins.detach(&attachment, &directory.join(Namespace::Net.file())).await?;
+        if let Some(record) = self.record(uid)? {
+            self.detach(&record, &directory.join(Namespace::Net.file())).await?;
         }
         pid::release(&directory.join("pid")).await?;
         for namespace in [Namespace::Net, Namespace::Ipc, Namespace::Uts] {
@@ -242,6 +295,19 @@ impl Sandboxes {
         }
     }
 
+    async fn detach(&self, record: &Record, netns: &Path) -> Result<(), Error> {
+        match &record.attachment {
+            Some(Attachment::Cni(attachment)) => Ok(self.plugins.detach(attachment, netns).await?),
+            Some(Attachment::Bridge { bridge, host_ports }) => {
+                if let Some(ports) = host_ports {
+                    self.plugins.detach(ports, netns).await?;
+                }
+                record.addresses.iter().try_for_each(|address| Ok(bridge.release(&record.uid, *address)?))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Removes the pod's directory; nothing may be mounted below it any more.
     pub fn remove_files(&self, uid: &str) -> Result<(), Error> {
         Ok(mounts::remove_tree(&self.paths.pod(uid))?)
@@ -249,18 +315,7 @@ impl Sandboxes {
 
     /// Removes the built-in network's bridge and address files. Pods must be gone.
     pub fn remove_network(&self) -> Result<(), Error> {
-        let addresses = self.address_dir();
-        match std::fs::remove_dir_all(&addresses) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::Io { action: "remove", path: addresses, source });
-            }
-            _ => {}
-        }
-        etc::delete_interface(&self.bridge).map_err(|source| Error::Io {
-            action: "delete interface",
-            path: PathBuf::from(&self.bridge),
-            source,
-        })
+        Ok(bridge::remove(&self.bridge, &self.address_dir())?)
     }
 }
 

@@ -16,6 +16,8 @@ use nix::{
 };
 use tokio::sync::oneshot;
 
+use super::bridge;
+
 /// What `statfs` calls a pinned namespace.
 const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
 
@@ -25,6 +27,8 @@ pub enum Error {
     Path { action: &'static str, path: PathBuf, source: io::Error },
     #[error("{action}")]
     System { action: &'static str, source: io::Error },
+    #[error(transparent)]
+    Network(#[from] bridge::Error),
     #[error("the thread that makes namespaces ended early")]
     Thread,
 }
@@ -60,6 +64,8 @@ pub struct Request {
     /// Set in the UTS namespace, if one is made.
     pub hostname: String,
     pub sysctls: Vec<(String, String)>,
+    /// Attaches the network namespace to the built-in network while this thread stands in it.
+    pub attach: Option<bridge::Attach>,
 }
 
 /// Is a namespace pinned at this path? False after a reboot: files survive it, mounts don't.
@@ -89,6 +95,7 @@ fn pin_here(request: &Request) -> Result<(), Error> {
     if request.namespaces.is_empty() {
         return Ok(());
     }
+    let host = request.attach.as_ref().map(bridge::Attach::on_host).transpose()?;
     let flags = request.namespaces.iter().map(|namespace| namespace.flag()).collect();
     unshare(flags).map_err(|errno| Error::System { action: "unshare namespaces", source: errno.into() })?;
     if request.namespaces.contains(&Namespace::Uts) {
@@ -97,6 +104,10 @@ fn pin_here(request: &Request) -> Result<(), Error> {
     }
     if request.namespaces.contains(&Namespace::Net) {
         loopback_up().map_err(|source| Error::System { action: "bring loopback up", source })?;
+    }
+    if let (Some(attach), Some(host)) = (&request.attach, host) {
+        attach.in_pod(host)?;
+        attach.finish()?;
     }
     for (name, value) in &request.sysctls {
         let path = Path::new("/proc/sys").join(name.replace('.', "/"));

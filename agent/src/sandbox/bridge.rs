@@ -1,0 +1,318 @@
+//! The built-in network: a bridge on the host, a pair of interfaces per pod, addresses from the node's pod range. What
+//! the CNI plugins `bridge` and `host-local` do, without starting them: that is most of the time an attachment takes.
+//!
+//! Addresses in use are files named by the address, holding the pod's uid: they outlive the agent and nothing else has
+//! to be remembered.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use nix::net::if_::if_nametoindex;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::netlink::{Pair, Socket};
+
+/// The pod's interface.
+const INTERFACE: &str = "eth0";
+/// Offsets in a range that are searched for a free address; larger ranges are used only in part.
+const ADDRESSES_MAX: u64 = 65_536;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("pod address range {range:?} is not an address with a prefix length")]
+    Range { range: String },
+    #[error("no free address in {range}")]
+    Full { range: String },
+    #[error("{action} {}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("{action} {name}")]
+    Link { action: &'static str, name: String, source: io::Error },
+}
+
+/// The network of one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bridge {
+    pub name: String,
+    pub range: Range,
+    /// Files of addresses in use.
+    pub directory: PathBuf,
+}
+
+/// An address range; the first address is the bridge's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    base: IpAddr,
+    prefix: u8,
+}
+
+/// Where the search for a free address goes on: addresses are used again as late as possible.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+impl Range {
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let bad = || Error::Range { range: text.to_owned() };
+        let (address, prefix) = text.split_once('/').ok_or_else(bad)?;
+        let (address, prefix): (IpAddr, u8) = (address.parse().map_err(|_| bad())?, prefix.parse().map_err(|_| bad())?);
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        // Two bits less leave an address for the bridge and one for a pod.
+        if prefix == 0 || prefix > bits - 2 {
+            return Err(bad());
+        }
+        let base = match address {
+            IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & (u32::MAX << (32 - prefix))).into(),
+            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << (128 - prefix))).into(),
+        };
+        Ok(Self { base, prefix })
+    }
+
+    fn at(self, offset: u64) -> IpAddr {
+        match self.base {
+            IpAddr::V4(base) => Ipv4Addr::from_bits(base.to_bits() + offset as u32).into(),
+            IpAddr::V6(base) => Ipv6Addr::from_bits(base.to_bits() + u128::from(offset)).into(),
+        }
+    }
+
+    fn gateway(self) -> IpAddr {
+        self.at(1)
+    }
+
+    /// Offsets of addresses for pods: neither the network's own, nor the bridge's, nor the broadcast address.
+    fn offsets(self) -> std::ops::Range<u64> {
+        let bits = if self.base.is_ipv4() { 32 } else { 128 };
+        let size = 1_u64.checked_shl(u32::from(bits - self.prefix)).unwrap_or(u64::MAX);
+        2..(size - 1).min(ADDRESSES_MAX)
+    }
+}
+
+impl std::fmt::Display for Range {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.base, self.prefix)
+    }
+}
+
+/// A locally administered hardware address that follows from `what`: an address that is used again then belongs to the
+/// same hardware address, and no neighbour has to forget anything.
+fn mac(what: &str) -> [u8; 6] {
+    let digest = Sha256::digest(what.as_bytes());
+    [0x0a, 0x58, digest[0], digest[1], digest[2], digest[3]]
+}
+
+fn host_interface(uid: &str) -> String {
+    let digest = Sha256::digest(uid.as_bytes());
+    let hex = digest[..5].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    format!("veth{hex}")
+}
+
+fn link_error(action: &'static str, name: &str) -> impl FnOnce(io::Error) -> Error {
+    let name = name.to_owned();
+    move |source| Error::Link { action, name, source }
+}
+
+fn index(name: &str) -> io::Result<u32> {
+    Ok(if_nametoindex(name)?)
+}
+
+impl Bridge {
+    /// Reserves an address for a pod.
+    pub fn reserve(&self, uid: &str) -> Result<IpAddr, Error> {
+        let failed = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Io { action, path, source }
+        };
+        fs::create_dir_all(&self.directory).map_err(failed("create", &self.directory))?;
+        let offsets = self.range.offsets();
+        let count = offsets.end - offsets.start;
+        for _ in 0..count {
+            let offset = offsets.start + NEXT.fetch_add(1, Ordering::Relaxed) % count;
+            let address = self.range.at(offset);
+            let path = self.directory.join(address.to_string());
+            match File::create_new(&path) {
+                Ok(mut file) => {
+                    file.write_all(uid.as_bytes()).map_err(failed("write", &path))?;
+                    return Ok(address);
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(failed("reserve", &path)(error)),
+            }
+        }
+        Err(Error::Full { range: self.range.to_string() })
+    }
+
+    /// Gives back addresses whose pods are none of these: left by an agent that ended between reserving and noting it.
+    pub fn sweep(&self, known: impl Fn(&str) -> bool) -> Result<(), Error> {
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(|source| Error::Io { action: "list", path: self.directory.clone(), source })?,
+        };
+        for entry in entries.flatten() {
+            if fs::read_to_string(entry.path()).is_ok_and(|uid| !known(&uid)) {
+                let path = entry.path();
+                fs::remove_file(&path).map_err(|source| Error::Io { action: "remove", path, source })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a pod's interface and address back. Safe to repeat.
+    pub fn release(&self, uid: &str, address: IpAddr) -> Result<(), Error> {
+        let name = host_interface(uid);
+        if let Ok(index) = index(&name) {
+            let failed = || link_error("delete interface", &name);
+            let deleted = Socket::open().map_err(failed())?.delete_link(index);
+            match deleted {
+                // Gone with the pod's namespace meanwhile.
+                Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => {}
+                other => other.map_err(failed())?,
+            }
+        }
+        let path = self.directory.join(address.to_string());
+        // Released before, it may be another pod's by now.
+        if fs::read_to_string(&path).is_ok_and(|owner| owner == uid) {
+            fs::remove_file(&path).map_err(|source| Error::Io { action: "remove", path, source })?;
+        }
+        Ok(())
+    }
+
+    /// The bridge's interface index; the bridge is made if it is not there. In the host's namespace.
+    fn ensure(&self, socket: &mut Socket) -> Result<u32, Error> {
+        if let Ok(index) = index(&self.name) {
+            return Ok(index);
+        }
+        let failed = |action| link_error(action, &self.name);
+        match socket.add_bridge(&self.name, mac(&self.name)) {
+            // Another pod was faster.
+            Err(error) if error.raw_os_error() == Some(nix::libc::EEXIST) => {}
+            other => other.map_err(failed("create bridge"))?,
+        }
+        let index = index(&self.name).map_err(failed("find bridge"))?;
+        match socket.add_address(index, self.range.gateway(), self.range.prefix) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::EEXIST) => {}
+            other => other.map_err(failed("give an address to bridge"))?,
+        }
+        let forwarding = match self.range.base {
+            IpAddr::V4(_) => "/proc/sys/net/ipv4/ip_forward",
+            IpAddr::V6(_) => "/proc/sys/net/ipv6/conf/all/forwarding",
+        };
+        fs::write(forwarding, "1").map_err(|source| Error::Io {
+            action: "enable forwarding in",
+            path: forwarding.into(),
+            source,
+        })?;
+        Ok(index)
+    }
+}
+
+/// Removes a bridge and all address files. Success when there are none.
+pub fn remove(name: &str, directory: &Path) -> Result<(), Error> {
+    if let Ok(index) = index(name) {
+        let failed = || link_error("delete bridge", name);
+        Socket::open().map_err(failed())?.delete_link(index).map_err(failed())?;
+    }
+    match fs::remove_dir_all(directory) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Io { action: "remove", path: directory.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An attachment half-made: what was done in the host's namespace before this thread leaves it.
+pub struct Host {
+    socket: Socket,
+    bridge: u32,
+}
+
+/// To be called on a thread of its own: first in the host's namespace, then in the pod's.
+pub struct Attach {
+    pub bridge: Bridge,
+    pub uid: String,
+    pub address: IpAddr,
+}
+
+impl Attach {
+    pub fn on_host(&self) -> Result<Host, Error> {
+        let mut socket = Socket::open().map_err(link_error("open netlink for", &self.bridge.name))?;
+        let bridge = self.bridge.ensure(&mut socket)?;
+        Ok(Host { socket, bridge })
+    }
+
+    pub fn in_pod(&self, mut host: Host) -> Result<(), Error> {
+        let name = host_interface(&self.uid);
+        let failed = |action| link_error(action, &name);
+        let own = Path::new("/proc/thread-self/ns/net");
+        let namespace =
+            File::open(own).map_err(|source| Error::Io { action: "open namespace", path: own.to_owned(), source })?;
+        host.socket
+            .add_pair(&Pair {
+                name: &name,
+                bridge: host.bridge,
+                peer: INTERFACE,
+                peer_mac: mac(&self.address.to_string()),
+                peer_namespace: namespace.as_fd(),
+            })
+            .map_err(failed("create interfaces"))?;
+        let mut socket = Socket::open().map_err(failed("open netlink for the peer of"))?;
+        let index = index(INTERFACE).map_err(failed("find the peer of"))?;
+        socket.set_up(index).map_err(failed("bring up the peer of"))?;
+        let (prefix, gateway) = (self.bridge.range.prefix, self.bridge.range.gateway());
+        socket.add_address(index, self.address, prefix).map_err(failed("give an address to the peer of"))?;
+        socket.add_default_route(index, gateway).map_err(failed("add a route for the peer of"))
+    }
+
+    /// Lets a pod reach itself through a Service: frames may leave by the port they came in. In the host's namespace.
+    pub fn finish(&self) -> Result<(), Error> {
+        let path = Path::new("/sys/class/net").join(host_interface(&self.uid)).join("brport/hairpin_mode");
+        fs::write(&path, "1").map_err(|source| Error::Io { action: "write", path, source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::{Bridge, Range};
+
+    fn bridge(range: &str, directory: &std::path::Path) -> Bridge {
+        Bridge { name: "br-test".into(), range: Range::parse(range).unwrap(), directory: directory.join("addresses") }
+    }
+
+    #[test]
+    fn addresses_are_handed_out_once_and_again_after_release() {
+        let directory = tempfile::tempdir().unwrap();
+        let bridge = bridge("10.9.0.77/29", directory.path());
+        assert_eq!(bridge.range.to_string(), "10.9.0.72/29");
+        let addresses = (0..5).map(|pod| bridge.reserve(&format!("u{pod}")).unwrap()).collect::<HashSet<_>>();
+        // Eight, without the network's own, the bridge's and the broadcast address.
+        let expected = (74..79).map(|last| format!("10.9.0.{last}").parse().unwrap()).collect::<HashSet<_>>();
+        assert_eq!(addresses, expected);
+        assert_eq!(bridge.reserve("u9").unwrap_err().to_string(), "no free address in 10.9.0.72/29");
+        let first = addresses
+            .iter()
+            .copied()
+            .find(|address| std::fs::read_to_string(bridge.directory.join(address.to_string())).unwrap() == "u1");
+        let first = first.unwrap();
+        bridge.release("u2", first).unwrap();
+        assert!(bridge.reserve("u9").is_err(), "only its own pod gives an address back");
+        bridge.release("u1", first).unwrap();
+        assert_eq!(bridge.reserve("u9").unwrap(), first);
+        bridge.sweep(|uid| uid == "u9").unwrap();
+        assert_eq!(std::fs::read_dir(&bridge.directory).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn ranges_of_both_families() {
+        let directory = tempfile::tempdir().unwrap();
+        let address = bridge("fd00:1::/64", directory.path()).reserve("u1").unwrap();
+        assert!(address.is_ipv6() && address.to_string().starts_with("fd00:1::"), "{address}");
+        for range in ["10.0.0.0", "10.0.0.0/31", "x/24", "10.0.0.0/0", "fd00::/127"] {
+            assert!(Range::parse(range).is_err(), "{range}");
+        }
+    }
+}
