@@ -1,6 +1,6 @@
 //! Removing a node for good: everything an agent with these options ever made on this host.
 
-use std::{collections::BTreeSet, io, path::Path};
+use std::{collections::BTreeSet, io, path::Path, time::Duration};
 
 use crate::{
     Options, cgroup,
@@ -10,6 +10,9 @@ use crate::{
     sandbox::{self, Sandboxes},
     volume,
 };
+
+const BUSY_RETRIES: u32 = 100;
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -44,10 +47,10 @@ pub async fn cleanup(options: &Options) -> Result<(), Error> {
         }
         sandboxes.tear_down(uid).await?;
         volume::remove(uid, &paths).await?;
-        tree.remove_pod(uid)?;
+        retry_busy(|| tree.remove_pod(uid)).await?;
         sandboxes.remove_files(uid)?;
     }
-    tree.remove_all()?;
+    retry_busy(|| tree.remove_all()).await?;
     sandboxes.remove_network()?;
     sandbox::mounts::remove_tree(&options.state_dir).map_err(sandbox::Error::from)?;
     for directory in [paths.logs(), paths.container_logs()] {
@@ -60,6 +63,19 @@ pub async fn cleanup(options: &Options) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// A cgroup is busy until its killed processes are reaped, which takes the kernel a moment.
+async fn retry_busy(remove: impl Fn() -> Result<(), cgroup::Error>) -> Result<(), cgroup::Error> {
+    for _ in 0..BUSY_RETRIES {
+        match remove() {
+            Err(error) if error.is_busy() => {
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
+            other => return other,
+        }
+    }
+    remove()
 }
 
 /// Containers of the pods known by their directories, and, with a node name, of all pods of that node.

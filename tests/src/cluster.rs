@@ -113,6 +113,22 @@ impl Cluster {
         self.containerd.as_ref().map_or_else(|| PathBuf::from(containerd::HOST_SOCKET), Containerd::socket)
     }
 
+    /// What somebody who looks at a failed test needs: the cluster's own account, and the end of the server's log.
+    pub fn diagnosis(&self) -> String {
+        let look = |args: &[&str]| match self.kubectl().and_then(|k| k.run(args)) {
+            Ok(text) => text,
+            Err(error) => format!("{error:#}\n"),
+        };
+        format!(
+            "{}{}{}the end of {:?}:\n{}",
+            look(&["get", "nodes,deployments,pods,endpointslices", "-A", "-o", "wide"]),
+            look(&["get", "events", "-A"]),
+            look(&["describe", "nodes"]),
+            self.log(),
+            tail(&self.log(), 60)
+        )
+    }
+
     /// `keelson image import` of an archive.
     pub fn import_image(&self, archive: &Path) -> Result<()> {
         let mut import = command(&self.options.binary, ["image", "import"]);

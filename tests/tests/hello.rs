@@ -13,15 +13,20 @@ use tests::{http, image, leftovers, wait};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Address ranges of its own, so that a developer's cluster on the same host is not disturbed.
-const RANGES: [&str; 4] = ["--pod-cidr", "10.242.0.0/16", "--service-cidr", "10.95.0.0/16"];
-
 fn options(dir: &Path) -> Result<Options> {
     let binary = std::env::var_os("KEELSON_BINARY").map(PathBuf::from);
     let binary = binary.context("KEELSON_BINARY is not set: run `cargo xtask test`")?;
-    let mut flags: Vec<String> = RANGES.iter().map(|&flag| flag.to_owned()).collect();
-    flags.extend(["--node-port", "0", "--node-name", "hello-test"].map(str::to_owned));
-    Ok(Options { binary, dir: dir.to_owned(), port: cluster::free_port()?, flags, agent: true, host_containerd: false })
+    let port = cluster::free_port()?;
+    // Ranges of its own, so that neither another cluster on this host nor what a failed run left is in the way.
+    let own = port % 60;
+    let flags = [
+        "--node-name".to_owned(),
+        "hello-test".to_owned(),
+        "--node-port=0".to_owned(),
+        format!("--pod-cidr=10.{}.0.0/16", 130 + own),
+        format!("--service-cidr=10.{}.0.0/16", 190 + own),
+    ];
+    Ok(Options { binary, dir: dir.to_owned(), port, flags: flags.into(), agent: true, host_containerd: false })
 }
 
 #[test]
@@ -30,9 +35,10 @@ fn a_deployment_lives_its_life() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let cluster = Cluster::start(options(dir.path())?)?;
     let result = walk(&cluster);
-    let log = cluster::tail(&cluster.log(), 60);
-    cluster.stop().context("stop the cluster")?;
-    result.with_context(|| format!("the end of the server's log:\n{log}"))?;
+    let log = cluster.diagnosis();
+    let stopped = cluster.stop().context("stop the cluster");
+    result.with_context(|| log)?;
+    stopped?;
     wait::until("nothing to be left behind", LIMIT, || {
         let after = leftovers::inventory()?;
         let left: Vec<_> = after.difference(&before).collect();

@@ -24,6 +24,13 @@ pub struct Error {
     source: io::Error,
 }
 
+impl Error {
+    /// Processes are still in the cgroup.
+    pub fn is_busy(&self) -> bool {
+        self.source.kind() == io::ErrorKind::ResourceBusy
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     V1,

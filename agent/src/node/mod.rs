@@ -18,6 +18,8 @@ use facts::Facts;
 const REPORT_EVERY: SignedDuration = SignedDuration::from_mins(5);
 /// How often conditions are looked at (kubelet's `nodeStatusUpdateFrequency`).
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// …and while the node is not ready, because everything waits for it then.
+const NOT_READY_LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Between tries to register.
 const REGISTER_RETRY: Duration = Duration::from_millis(500);
 
@@ -138,8 +140,8 @@ impl NodeKeeper {
         loop {
             self.shared.sandboxes.set_pod_range(node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()));
             let lacks_range = node.spec.as_ref().is_none_or(|spec| spec.pod_cidr.is_none());
-            // Pods wait for the range: until it is there, look often.
-            let pause = if lacks_range { REGISTER_RETRY } else { LOOK_EVERY };
+            // Pods wait for a ready node: until it is, look often.
+            let pause = if is_ready(&node) { LOOK_EVERY } else { NOT_READY_LOOK_EVERY };
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
@@ -166,6 +168,12 @@ impl NodeKeeper {
             }
         }
     }
+}
+
+/// Whether the status that the server has says so.
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// The address of the interface that leads out of this host.
