@@ -155,7 +155,7 @@ pub fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
             continue;
         }
         seen.push(text);
-        let cut = if total > TOTAL_BYTES_MAX { text.floor_char_boundary(TEXT_BYTES_MAX) } else { text.len() };
+        let cut = if total > TOTAL_BYTES_MAX { crate::request::cut(text, TEXT_BYTES_MAX).len() } else { text.len() };
         written += cut;
         if written > TOTAL_BYTES_MAX {
             break;

@@ -124,6 +124,12 @@ impl RequestInfo {
     }
 }
 
+/// The beginning of a text, at most so many bytes, whole characters.
+pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
+    let end = text.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= bytes_max).last();
+    &text[..end.unwrap_or(0)]
+}
+
 fn verb_of(method: &Method) -> &'static str {
     match method.as_str() {
         "POST" => "create",
@@ -137,7 +143,8 @@ fn verb_of(method: &Method) -> &'static str {
 
 /// Decodes `%XX` (and `+` in a query); a broken escape stays as it is, invalid UTF-8 becomes U+FFFD.
 pub(crate) fn percent_decode(text: &str, plus_is_space: bool) -> String {
-    if !text.contains('%') && !(plus_is_space && text.contains('+')) {
+    let escaped = text.contains('%') || (plus_is_space && text.contains('+'));
+    if !escaped {
         return text.to_owned();
     }
     let bytes = text.as_bytes();
@@ -161,4 +168,47 @@ pub(crate) fn percent_decode(text: &str, plus_is_space: bool) -> String {
         }
     }
     String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(method: &str, target: &str) -> RequestInfo {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        RequestInfo::parse(&method.parse().unwrap(), path, &Query::parse(query)).unwrap()
+    }
+
+    #[test]
+    fn verbs_and_parts_follow_from_method_and_path() {
+        let check = |method, target, verb: &str, resource: &str, namespace: &str, name: &str, subresource: &str| {
+            let info = parse(method, target);
+            let got = [&info.verb, &info.resource, &info.namespace, &info.name, &info.subresource];
+            assert_eq!(got, [verb, resource, namespace, name, subresource], "{method} {target}");
+        };
+        check("GET", "/api/v1/pods", "list", "pods", "", "", "");
+        check("GET", "/api/v1/namespaces/n/pods?watch=true", "watch", "pods", "n", "", "");
+        check("GET", "/api/v1/watch/namespaces/n/pods/p", "watch", "pods", "n", "p", "");
+        check("GET", "/api/v1/namespaces/n", "get", "namespaces", "n", "n", "");
+        check("PUT", "/api/v1/namespaces/n/finalize", "update", "namespaces", "n", "n", "finalize");
+        check("DELETE", "/apis/apps/v1/namespaces/n/deployments", "deletecollection", "deployments", "n", "", "");
+        check("PATCH", "/apis/apps/v1/namespaces/n/deployments/d/scale", "patch", "deployments", "n", "d", "scale");
+        check("GET", "/api/v1/namespaces/n/roles/x%3Ay", "get", "roles", "n", "x:y", "");
+        assert!(!parse("GET", "/healthz").resource_request);
+        assert!(!parse("GET", "/apis/apps/v1").resource_request);
+    }
+
+    #[test]
+    fn queries_are_decoded() {
+        let query = Query::parse("labelSelector=a%3Db+c&dryRun=All&dryRun=x&flag&no=False&bad=%zz");
+        assert_eq!(query.get("labelSelector"), Some("a=b c"));
+        assert_eq!(query.all("dryRun").collect::<Vec<_>>(), ["All", "x"]);
+        assert!(query.flag("flag") && !query.flag("no") && !query.flag("absent"));
+        assert_eq!(query.get("bad"), Some("%zz"));
+    }
+
+    #[test]
+    fn cuts_keep_characters_whole() {
+        assert_eq!((cut("aé", 2), cut("aé", 3), cut("abc", 9)), ("a", "aé", "abc"));
+    }
 }

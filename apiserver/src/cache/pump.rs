@@ -15,6 +15,9 @@ const RETRY: Duration = Duration::from_millis(200);
 /// How often rings are trimmed by age.
 const SWEEP: Duration = Duration::from_secs(30);
 
+/// Key below the resource's prefix, value, revision.
+type Written<'a, V> = (&'a str, V, u64);
+
 impl Cache {
     /// Keeps the cache current until `shutdown`.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
@@ -62,7 +65,7 @@ impl Cache {
     /// Makes a batch visible, then its revision.
     fn take(&self, batch: &Batch) {
         let now = Instant::now();
-        let mut by_resource: HashMap<&str, Vec<(&str, Option<&[u8]>, u64)>> = HashMap::new();
+        let mut by_resource: HashMap<&str, Vec<Written<Option<&[u8]>>>> = HashMap::new();
         let resources = self.resources.load_full();
         for event in &batch.events {
             let Some(key) = registry_key(&event.key) else { continue };
@@ -85,7 +88,7 @@ impl Cache {
 
     /// Takes over the records of the first read.
     pub(super) fn fill(&self, records: &[Record], revision: u64) {
-        let mut by_resource: HashMap<&str, Vec<(&str, &[u8], u64)>> = HashMap::new();
+        let mut by_resource: HashMap<&str, Vec<Written<&[u8]>>> = HashMap::new();
         let resources = self.resources.load_full();
         for record in records {
             let Some(key) = registry_key(&record.key) else { continue };

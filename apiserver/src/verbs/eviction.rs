@@ -102,10 +102,9 @@ async fn remove(target: &mut Target, name: &str, options: DeleteOptions) -> Resu
         }
         match mark_and_delete(target, name, options).await {
             Err(status) if status.code == 409 && pinned && !own_version && !wrong_uid => {
-                match budget {
-                    // The pod may have become healthy meanwhile; the client asks again.
-                    Some(budget) => return Err(budget::busy(&budget)),
-                    None => {}
+                // The pod may have become healthy meanwhile; the client asks again.
+                if let Some(budget) = budget {
+                    return Err(budget::busy(&budget));
                 }
             }
             result => return result,

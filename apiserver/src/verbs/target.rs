@@ -16,7 +16,7 @@ use crate::cache::ResourceCache;
 use crate::convert;
 use crate::definitions::Facts;
 use crate::encode::Form;
-use crate::request::Call;
+use crate::request::{Call, cut};
 use crate::server::Server;
 
 pub struct Target {
@@ -215,7 +215,7 @@ impl Target {
         let agent = self.call.parts.headers.get(http::header::USER_AGENT);
         let agent = agent.map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()).unwrap_or_default();
         let prefix: String = agent.split('/').next().unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
-        prefix[..prefix.floor_char_boundary(MANAGER_BYTES_MAX)].to_owned()
+        cut(&prefix, MANAGER_BYTES_MAX).to_owned()
     }
 
     pub fn not_found(&self, name: &str) -> Status {

@@ -279,7 +279,7 @@ pub fn generated_name(base: &str) -> String {
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     const NAME_BYTES_MAX: usize = 63;
     const SUFFIX_BYTES: usize = 5;
-    let base = &base[..base.floor_char_boundary(NAME_BYTES_MAX - SUFFIX_BYTES)];
+    let base = crate::request::cut(base, NAME_BYTES_MAX - SUFFIX_BYTES);
     let mut random = rand::rng();
     let suffix = (0..SUFFIX_BYTES).map(|_| LETTERS[random.random_range(0..LETTERS.len())] as char);
     base.chars().chain(suffix).collect()
