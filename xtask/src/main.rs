@@ -16,7 +16,7 @@ cargo xtask COMMAND
   down [--dir DIR]    stop that cluster and remove everything it made
   test                install what is missing, check style, build, and run all tests
   tidy                check the house style only
-  bench [NAME]        measure: start-up, memory, pods, requests (release build; run it alone)
+  bench [NAME...]     measure: binary, startup, first-pod, idle, pods, creates, list (release build; run it alone)
 
 DIR is /var/lib/keelson-up unless given.";
 
@@ -35,12 +35,23 @@ fn run() -> Result<()> {
         ["down", rest @ ..] => down::run(&directory(rest)?),
         ["test"] => test::run(),
         ["tidy"] => tidy::run(),
+        ["bench", names @ ..] => bench(names),
         ["help" | "--help" | "-h"] | [] => {
             println!("{USAGE}");
             Ok(())
         }
         other => bail!("unknown arguments: {}\n\n{USAGE}", other.join(" ")),
     }
+}
+
+/// Builds for release and measures with real processes.
+fn bench(names: &[&str]) -> Result<()> {
+    tests::packages::install(&[tests::packages::RUN])?;
+    cargo::run(&["build", "--release", "--package", "keelson"], &[])?;
+    let binary = cargo::binary("release", "keelson");
+    let mut args = vec!["bench", "--quiet", "--package", "tests", "--bench", "cluster", "--"];
+    args.extend(names);
+    cargo::run(&args, &[("KEELSON_BINARY", &binary.to_string_lossy())])
 }
 
 /// The directory of the developer's cluster.
