@@ -52,7 +52,7 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
     shared.sandboxes.set_pod_range(node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()));
     let uid = node.metadata.uid.clone().unwrap_or_default();
     tasks.spawn(lease::keep(client.clone(), options.node_name.clone(), uid, shutdown.clone()));
-    tasks.spawn(keeper.keep(node));
+    tasks.spawn(keeper.keep(client.clone(), node, tasks.clone()));
 
     if let Some(pods) = shutdown.run_until_cancelled(containerd(&shared)).await {
         follow(&client, &options, pods, &tasks, &shutdown).await;

@@ -6,10 +6,11 @@ pub mod plan;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use api_client::{Api, Client, ObjectKey, Patch};
+use api_client::{Api, Cache, Client, ListParams, ObjectKey, Patch, Received, Subscription};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
+use tokio_util::task::TaskTracker;
 
 use crate::{Options, pod::Shared};
 use facts::Facts;
@@ -133,39 +134,59 @@ impl NodeKeeper {
         })
     }
 
-    /// Writes the status when it changes, and every five minutes. Also takes note of the node's pod range.
-    pub async fn keep(self, mut node: Node) {
+    /// Writes the status when it changes, and every five minutes. The node's own object is watched: pods wait for the
+    /// address range a controller gives it, and a node that was deleted is registered again.
+    pub async fn keep(self, client: Client, mut node: Node, tasks: TaskTracker) {
         let shutdown = self.shared.shutdown.clone();
+        let this = ListParams::default().fields(format!("metadata.name={}", self.name));
+        let cache = Cache::<Node>::start(&client, this, &tasks, shutdown.clone());
+        let mut changes = cache.subscribe();
         let mut written_at = Timestamp::now();
         loop {
-            self.shared.sandboxes.set_pod_range(node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()));
-            let lacks_range = node.spec.as_ref().is_none_or(|spec| spec.pod_cidr.is_none());
+            self.take_range(&node);
+            let now = Timestamp::now();
+            let status = self.status(Some(&node), now).await;
+            if plan::differs(node.status.as_ref(), &status) || now.duration_since(written_at) >= REPORT_EVERY {
+                match self.write(&status).await {
+                    Ok(fresh) => (node, written_at) = (fresh, now),
+                    Err(Error::Call { source, .. }) if source.is_not_found() => {
+                        let Some(fresh) = shutdown.run_until_cancelled(self.register()).await else { return };
+                        (node, written_at) = (fresh, now);
+                    }
+                    Err(error) => tracing::warn!(error = chain(&error), "node status not written"),
+                }
+            }
+            let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone());
             // Pods wait for a ready node: until it is, look often.
             let pause = if is_ready(&node) { LOOK_EVERY } else { NOT_READY_LOOK_EVERY };
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
+                () = changed(&mut changes, range.as_deref()) => {}
             }
-            if lacks_range && let Ok(Some(fresh)) = self.api.find(&self.key()).await {
-                node = fresh;
-                self.shared.sandboxes.set_pod_range(node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()));
+            if let Some(fresh) = cache.get(&self.key()) {
+                node = (*fresh).clone();
             }
-            let now = Timestamp::now();
-            let status = self.status(Some(&node), now).await;
-            if !plan::differs(node.status.as_ref(), &status) && now.duration_since(written_at) < REPORT_EVERY {
-                continue;
-            }
-            match self.write(&status).await {
-                Ok(fresh) => (node, written_at) = (fresh, now),
-                // Somebody deleted the node: it is registered again.
-                Err(Error::Call { source, .. }) if source.is_not_found() => {
-                    tokio::select! {
-                        () = shutdown.cancelled() => return,
-                        fresh = self.register() => node = fresh,
-                    }
-                }
-                Err(error) => tracing::warn!(error = chain(&error), "node status not written"),
-            }
+        }
+    }
+
+    fn take_range(&self, node: &Node) {
+        self.shared.sandboxes.set_pod_range(node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()));
+    }
+}
+
+/// Returns when the node has another address range, or is gone. Other changes, our own status among them, are nothing
+/// to act on.
+async fn changed(changes: &mut Subscription<Node>, range: Option<&str>) {
+    loop {
+        match changes.recv().await {
+            Some(Received::Change(change)) => match change.new {
+                Some(node) if node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()) == range => {}
+                _ => return,
+            },
+            Some(Received::Rescan) => return,
+            // The cache ends at shutdown only, which the caller waits for as well.
+            None => std::future::pending().await,
         }
     }
 }

@@ -174,7 +174,8 @@ impl Owner {
             Some(volume::prepare(&self.pod, &context).await)
         };
         let images = futures_util::future::join_all(containers.iter().map(|container| self.find_image(container)));
-        let (sandbox, volumes, images) = tokio::join!(sandbox, volumes, images);
+        let (sandbox, volumes, images) =
+            tokio::join!(timed("sandbox", sandbox), timed("volumes", volumes), timed("images", images));
         if let Some(result) = sandbox {
             self.sandbox_made(result);
         }
@@ -352,12 +353,12 @@ impl Owner {
             image_id: self.images.get(&text).map(|image| image.image_id.clone()).unwrap_or_default(),
             state: State::Running { started_at: Timestamp::now(), pid: 0 },
         };
-        let rootfs = match self.create_container(&container, &attempt).await {
+        let rootfs = match timed("container", self.create_container(&container, &attempt)).await {
             Ok(rootfs) => rootfs,
             Err(error) => return self.start_failed(name, error),
         };
         self.event(false, "Created", "Container created".to_owned(), Some(name));
-        match self.start_task(&container, &attempt, rootfs).await {
+        match timed("task", self.start_task(&container, &attempt, rootfs)).await {
             Ok((pid, pump)) => {
                 attempt.state = State::Running { started_at: Timestamp::now(), pid };
                 self.pumps.insert(id, pump);
@@ -792,6 +793,14 @@ impl Owner {
         }
         String::from_utf8_lossy(&bytes).into_owned()
     }
+}
+
+/// Notes how long a part of the way to a running container took.
+async fn timed<T>(what: &'static str, part: impl Future<Output = T>) -> T {
+    let begun = std::time::Instant::now();
+    let done = part.await;
+    tracing::trace!(what, elapsed = ?begun.elapsed(), "done");
+    done
 }
 
 /// Volumes whose contents follow objects of the cluster.
