@@ -1,5 +1,7 @@
 //! Pods on a real containerd: from their JSON to running containers, through their troubles, and gone without a trace.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first thing that is not as it must be")]
+
 mod support;
 
 use serde_json::{Value, json};

@@ -1,5 +1,7 @@
 //! Fail-static: agents and containerd come and go, pods stay as they are.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first thing that is not as it must be")]
+
 mod support;
 
 use serde_json::{Value, json};

@@ -17,12 +17,11 @@ use crate::{pod::PodId, spec::env::ServiceAddress};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{verb} {resource} {namespace}/{name}")]
+    #[error("{verb} {object}")]
     Call {
         verb: &'static str,
-        resource: &'static str,
-        namespace: String,
-        name: String,
+        /// `RESOURCE NAMESPACE/NAME`
+        object: String,
         /// The object (or the pod with that uid) is not there any more.
         gone: bool,
         source: Box<dyn std::error::Error + Send + Sync>,

@@ -25,17 +25,11 @@ use crate::{
 const SERVICES_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a node reads of a Service.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Service {
     metadata: Meta,
     spec: ServiceSpec,
-}
-
-impl Default for Service {
-    fn default() -> Self {
-        Self { metadata: Meta::default(), spec: ServiceSpec::default() }
-    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -114,12 +108,10 @@ impl ApiCluster {
 }
 
 fn failed(verb: &'static str, resource: &'static str, key: &ObjectKey) -> impl FnOnce(api_client::Error) -> Error {
-    let (namespace, name) = (key.namespace.clone(), key.name.clone());
+    let object = format!("{resource} {}/{}", key.namespace, key.name);
     move |source| Error::Call {
         verb,
-        resource,
-        namespace,
-        name,
+        object,
         // A uid that does not match any more is a conflict: that pod is gone too.
         gone: source.is_not_found() || source.is_conflict(),
         source: Box::new(source),
@@ -151,7 +143,7 @@ impl Cluster for ApiCluster {
         let snapshot = self.services.snapshot();
         // The API server's own Service counts in every namespace.
         let api = snapshot.get(&ObjectKey::new("default", "kubernetes")).filter(|_| namespace != "default");
-        Ok(snapshot.namespace(namespace).chain(api).filter_map(|service| address(service)).collect())
+        Ok(snapshot.namespace(namespace).chain(api).filter_map(address).collect())
     }
 
     async fn pod(&self, pod: &PodId) -> Result<Option<Pod>, Error> {

@@ -20,7 +20,7 @@ const REPORT_EVERY: SignedDuration = SignedDuration::from_mins(5);
 /// How often conditions are looked at (kubelet's `nodeStatusUpdateFrequency`).
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// …and while the node is not ready, because everything waits for it then.
-const NOT_READY_LOOK_EVERY: Duration = Duration::from_millis(100);
+const NOT_READY_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Between tries to register.
 const REGISTER_RETRY: Duration = Duration::from_millis(500);
 

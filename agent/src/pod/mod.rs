@@ -1,6 +1,7 @@
 //! Pods: one owner task each, pure decisions (`plan`, `status`), small steps that are safe to repeat.
 
 mod act;
+mod attend;
 mod hooks;
 mod inbox;
 mod observe;
@@ -8,8 +9,10 @@ pub mod observed;
 mod owner;
 pub mod plan;
 pub mod pods;
+mod prepare;
 pub mod resources;
 pub mod shared;
+mod start;
 pub mod status;
 pub mod view;
 
@@ -64,6 +67,6 @@ pub fn all_containers(spec: &PodSpec) -> Vec<Container> {
 /// Any container of the pod by name.
 pub fn container(spec: &PodSpec, name: &str) -> Option<Container> {
     let plain = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let found = plain.filter(|container| container.name == name).cloned().next();
+    let found = plain.into_iter().find(|container| container.name == name).cloned();
     found.or_else(|| ephemeral_containers(spec).into_iter().find(|container| container.name == name))
 }

@@ -89,7 +89,7 @@ fn state(state: Option<&ContainerState>) -> String {
 }
 
 fn text(status: &PodStatus) -> String {
-    let mut text = format!("{}", status.phase.as_deref().unwrap_or_default());
+    let mut text = status.phase.clone().unwrap_or_default();
     if let Some(reason) = &status.reason {
         text += &format!(" {reason}");
     }

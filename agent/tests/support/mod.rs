@@ -1,6 +1,7 @@
 //! A private containerd and a small cluster in memory for tests of the runtime path. They need root, containerd, an
 //! OCI runtime and the CNI plugins, and fail where one is missing.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first thing that is not as it must be")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::{
@@ -33,10 +34,15 @@ use tokio_util::sync::CancellationToken;
 /// Long enough for a busy machine; a test that meets it has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Instances started by this process.
+static STARTED: AtomicU32 = AtomicU32::new(0);
+
 /// containerd with its own root, state and socket; gone with the value.
 pub struct Containerd {
     pub directory: tempfile::TempDir,
     process: Child,
+    /// Tells the host-wide names of this one's nodes from those of others.
+    number: u32,
 }
 
 impl Containerd {
@@ -47,7 +53,8 @@ impl Containerd {
         // Short: socket paths have 108 bytes.
         let directory = tempfile::Builder::new().prefix("kl").tempdir_in("/tmp").expect("make a directory in /tmp");
         let process = Self::spawn(directory.path());
-        let containerd = Self { directory, process };
+        let number = std::process::id() * 8 + STARTED.fetch_add(1, Ordering::Relaxed);
+        let containerd = Self { directory, process, number };
         containerd.wait_for_socket();
         containerd
     }
@@ -87,6 +94,38 @@ impl Containerd {
         self.directory.path().join("c.sock")
     }
 
+    fn bridge(&self) -> String {
+        format!("kt{}", self.number % 10_000_000)
+    }
+
+    fn cgroup_parent(&self) -> String {
+        format!("keelson-test-{}", self.number)
+    }
+
+    /// Ends what a failed test left running.
+    fn end_containers(&self) {
+        let runtime = self.runtime();
+        let end = async move {
+            for record in runtime.list_containers(&[]).await? {
+                runtime.remove_container(&record.id).await?;
+            }
+            Ok::<(), agent::runtime::Error>(())
+        };
+        // Drop runs inside the test's own runtime, which cannot be waited on here.
+        let ended = std::thread::spawn(move || {
+            let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("make a runtime");
+            waiting.block_on(end)
+        });
+        match ended.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => eprintln!("containers of a failed test are left: {error}"),
+            Err(_panic) => eprintln!("containers of a failed test are left"),
+        }
+        let bridge = agent::sandbox::bridge::remove(&self.bridge(), &self.directory.path().join("agent/addresses"));
+        let cgroups = agent::cgroup::Tree::new(&self.cgroup_parent()).remove_all();
+        eprintln!("after a failed test: bridge {bridge:?}, cgroups {cgroups:?}");
+    }
+
     pub fn runtime(&self) -> Runtime {
         Runtime::new(&self.socket(), "k8s.io", "overlayfs", None).expect("a valid address")
     }
@@ -103,6 +142,9 @@ impl Containerd {
 
 impl Drop for Containerd {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.end_containers();
+        }
         if self.process.kill().is_ok() {
             self.process.wait().expect("wait for containerd");
         }
@@ -260,9 +302,6 @@ impl Board {
     }
 }
 
-/// Nodes made by this process.
-static NODES: AtomicU32 = AtomicU32::new(0);
-
 /// An agent's pods on a private containerd.
 pub struct Node {
     pub shared: Arc<Shared>,
@@ -281,10 +320,10 @@ impl Node {
         options.container_log_dir = directory.join("containers");
         options.cni_config_dir = directory.join("no-cni");
         // Names and ranges of our own: other tests run at the same time.
-        let own = std::process::id() * 8 + NODES.fetch_add(1, Ordering::Relaxed);
-        options.bridge = format!("kt{}", own % 10_000_000);
+        let own = containerd.number;
+        options.bridge = containerd.bridge();
         options.pod_cidr = Some(format!("10.{}.{}.0/24", 64 + own / 250 % 128, own % 250));
-        options.cgroup_parent = format!("keelson-test-{own}");
+        options.cgroup_parent = containerd.cgroup_parent();
         options.pause_command = vec!["/bin/busybox".into(), "sleep".into(), "infinity".into()];
         options
     }
