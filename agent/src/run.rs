@@ -10,6 +10,7 @@ use crate::{
     Options, cgroup,
     cluster::server::ApiCluster,
     node::{self, NodeKeeper, lease},
+    node_api,
     pod::{PodId, Pods, Shared},
     runtime::{self, Runtime},
 };
@@ -25,6 +26,8 @@ pub enum Error {
     Runtime(#[from] runtime::Error),
     #[error(transparent)]
     Node(#[from] node::Error),
+    #[error("node API")]
+    NodeApi(#[from] node_api::Error),
     #[error(transparent)]
     Cgroup(#[from] cgroup::Error),
     #[error("create {path}")]
@@ -32,7 +35,7 @@ pub enum Error {
 }
 
 /// Runs this host as a node until shutdown. Pods keep running after it.
-pub async fn run(client: Client, options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(client: Client, mut options: Options, shutdown: CancellationToken) -> Result<(), Error> {
     std::fs::create_dir_all(&options.state_dir)
         .map_err(|source| Error::Directory { path: options.state_dir.display().to_string(), source })?;
     let addresses = node::own_addresses(&options)?;
@@ -47,6 +50,10 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
     let shared = Arc::new(Shared::new(&options, runtime, cluster, addresses.clone(), shutdown.clone()));
     shared.cgroups.ensure_classes(shared.node_cpu_milli)?;
 
+    let server = node_api::Server::bind(&options, shared.clone()).await?;
+    // The Node tells the port, which the kernel may have chosen.
+    options.bind = server.address();
+    tasks.spawn(server.run(shutdown.clone()));
     let keeper = NodeKeeper::new(&client, &options, addresses, shared.clone());
     let Some(node) = shutdown.run_until_cancelled(keeper.register()).await else { return Ok(()) };
     shared.sandboxes.set_pod_range(node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()));

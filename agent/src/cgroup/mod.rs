@@ -4,10 +4,14 @@
 //! Version 1 has a tree per controller, version 2 one tree; both have the same shape below the parent:
 //! `kubepods/[burstable/|besteffort/]podUID`. A hybrid host counts as version 1.
 
+pub mod usage;
+
 use std::{
     io,
     path::{Path, PathBuf},
 };
+
+pub use usage::Usage;
 
 use crate::pod::resources::{CPU_PERIOD_US, Qos, Resources};
 

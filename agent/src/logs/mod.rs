@@ -115,6 +115,8 @@ pub struct Streams {
 
 struct Hub {
     stdin: Option<PathBuf>,
+    /// Told after each write to the log; gone with the last one.
+    grown: watch::Sender<()>,
     /// Present from the first attach on.
     taps: Mutex<Option<broadcast::Sender<Chunk>>>,
     ended: watch::Receiver<bool>,
@@ -125,6 +127,23 @@ struct Hub {
 pub struct Attached {
     pub output: broadcast::Receiver<Chunk>,
     pub stdin: Option<Sender>,
+}
+
+/// Tells a reader of a log that there is more to read, and when there will not be any more.
+pub struct Growth(watch::Receiver<()>);
+
+impl Growth {
+    /// True after the last write. What was written so far is old news from here on.
+    pub fn is_over(&mut self) -> bool {
+        self.0.borrow_and_update();
+        self.0.has_changed().is_err()
+    }
+
+    /// Returns when something has been written since `is_over` was asked, or all has been.
+    pub async fn changed(&mut self) {
+        // An error is the end, which the next `is_over` tells.
+        let _over = self.0.changed().await;
+    }
 }
 
 /// A container's log being written. Dropping it leaves the container's output unread.
@@ -167,6 +186,7 @@ impl Streams {
         let stop = CancellationToken::new();
         let hub = Arc::new(Hub {
             stdin: fifos.stdin.clone(),
+            grown: watch::Sender::new(()),
             taps: Mutex::default(),
             ended: ended.clone(),
             reopen: tokio::sync::Notify::new(),
@@ -207,6 +227,11 @@ impl Streams {
             })
         });
         Ok(Some(Attached { output, stdin: stdin.transpose()? }))
+    }
+
+    /// News of a container's log; `None` when nothing more will be written to it.
+    pub fn growth(&self, id: &str) -> Option<Growth> {
+        self.lock().get(id).map(|hub| Growth(hub.grown.subscribe()))
     }
 
     /// Starts a new file for a container whose log somebody moved away.
@@ -258,6 +283,9 @@ fn copy_once(pipe: &Receiver, stream: Stream, file: &mut LogFile, hub: &Hub) -> 
         Ok(0) => false,
         Ok(count) => {
             file.write(stream, &buffer[..count], jiff::Timestamp::now());
+            if hub.grown.receiver_count() > 0 {
+                hub.grown.send_replace(());
+            }
             let taps = hub.taps.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(taps) = taps.as_ref().filter(|taps| taps.receiver_count() > 0) {
                 // Fails when the last client left in between.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use containerd_client::services::v1::{
-    DeleteProcessRequest, ExecProcessRequest, KillRequest, ResizePtyRequest, StartRequest, WaitRequest,
+    CloseIoRequest, DeleteProcessRequest, ExecProcessRequest, KillRequest, ResizePtyRequest, StartRequest, WaitRequest,
 };
 use nix::sys::stat::Mode;
 use oci_spec::runtime::Spec;
@@ -43,7 +43,7 @@ pub struct ExecRequest {
     pub tty: bool,
 }
 
-/// A started process. Take the pipes out to use them; dropping `stdin` ends the process's input.
+/// A started process. Take the pipes out to use them; see `close_stdin` for how its input ends.
 pub struct Exec {
     pub stdin: Option<Sender>,
     pub stdout: Option<Receiver>,
@@ -237,6 +237,14 @@ impl Exec {
         let result = self.runtime.tasks().resize_pty(self.runtime.request(request)).await;
         answered(result, "resize terminal in", &self.container_id)?;
         Ok(())
+    }
+
+    /// Ends the process's input once all that was written has been read; `stdin` must be dropped before. The shim
+    /// holds the fifo open itself until it is told.
+    pub async fn close_stdin(&self) -> Result<()> {
+        let request = CloseIoRequest { container_id: self.container_id.clone(), exec_id: self.id.clone(), stdin: true };
+        let result = self.runtime.tasks().close_io(self.runtime.request(request)).await.map(|answer| answer.map(drop));
+        gone_is_fine(answered(result, "close input of process in", &self.container_id))
     }
 
     pub async fn kill(&self, signal: u32) -> Result<()> {

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use containerd_client::{
     services::v1::{
-        CreateTaskRequest, DeleteTaskRequest, GetRequest, KillRequest, ListTasksRequest, StartRequest, WaitRequest,
-        tasks_client::TasksClient,
+        CloseIoRequest, CreateTaskRequest, DeleteTaskRequest, GetRequest, KillRequest, ListTasksRequest,
+        ResizePtyRequest, StartRequest, WaitRequest, tasks_client::TasksClient,
     },
     types::{
         Mount,
@@ -111,6 +111,20 @@ impl Runtime {
     pub async fn kill_task(&self, id: &str, signal: u32, all: bool) -> Result<()> {
         let request = KillRequest { container_id: id.to_owned(), exec_id: String::new(), signal, all };
         gone_is_fine(answered(self.tasks().kill(self.request(request)).await, "kill task", id))
+    }
+
+    /// Resizes the terminal of a container that has one.
+    pub async fn resize_task(&self, id: &str, width: u32, height: u32) -> Result<()> {
+        let request = ResizePtyRequest { container_id: id.to_owned(), exec_id: String::new(), width, height };
+        answered(self.tasks().resize_pty(self.request(request)).await, "resize terminal of", id)?;
+        Ok(())
+    }
+
+    /// Ends the input of a container's init process for good.
+    pub async fn close_task_stdin(&self, id: &str) -> Result<()> {
+        let request = CloseIoRequest { container_id: id.to_owned(), exec_id: String::new(), stdin: true };
+        let result = self.tasks().close_io(self.request(request)).await.map(|answer| answer.map(drop));
+        gone_is_fine(answered(result, "close input of", id))
     }
 
     /// Returns when the task has ended.

@@ -171,7 +171,7 @@ pub fn busybox_archive(directory: &Path) -> PathBuf {
     add("etc/group", b"root:x:0:\napp:x:1000:\n", 0o644);
     for name in [
         "sh", "sleep", "cat", "echo", "ls", "id", "env", "true", "false", "hostname", "ip", "ps", "wget", "dd",
-        "mount", "grep", "seq", "kill", "touch", "stat", "nc", "httpd", "tail",
+        "mount", "grep", "seq", "kill", "touch", "stat", "stty", "tty", "mkdir", "nc", "httpd", "tail",
     ] {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
