@@ -17,7 +17,7 @@ use crate::Error;
 pub use crate::error::BoxError;
 pub use in_process::InProcess;
 pub use remote::{Config, Credentials, Remote};
-pub use tls::{Identity, Pem, Tls};
+pub use tls::{AcceptAny, Identity, Pem, Tls};
 
 /// A response body as it arrives. The same type the API server answers with, so the in-process transport copies
 /// nothing.
