@@ -3,10 +3,10 @@
 //! Checks are cheap: they look at flags and at the cache, except for `etcd`, which asks the store.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use http::{HeaderValue, Response, StatusCode, header};
+use tokio::sync::watch;
 
 use api::status::Status;
 
@@ -28,16 +28,28 @@ pub enum Hook {
     FlowConfiguration = 8,
 }
 
-/// Which hooks are done.
+impl Hook {
+    const ALL: [Hook; 4] =
+        [Hook::SystemNamespaces, Hook::RbacBootstrapRoles, Hook::PriorityClasses, Hook::FlowConfiguration];
+}
+
+/// Which hooks are done: a set of `Hook` bits that only grows.
 #[derive(Debug, Default)]
-pub struct Readiness(AtomicU32);
+pub struct Readiness(watch::Sender<u32>);
 
 impl Readiness {
     pub fn done(&self, hook: Hook) {
-        self.0.fetch_or(hook as u32, Ordering::Release);
+        self.0.send_modify(|done| *done |= hook as u32);
     }
     pub fn is_done(&self, hook: Hook) -> bool {
-        self.0.load(Ordering::Acquire) & hook as u32 != 0
+        *self.0.borrow() & hook as u32 != 0
+    }
+    /// Returns when every hook is done.
+    pub async fn all_done(&self) {
+        let all = Hook::ALL.iter().fold(0, |set, hook| set | *hook as u32);
+        // The sender is `self`, so that waiting never ends early.
+        let mut done = self.0.subscribe();
+        let _closed = done.wait_for(|done| done & all == all).await;
     }
 }
 
@@ -201,4 +213,22 @@ fn text(code: StatusCode, text: String) -> Response<Body> {
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn readiness_is_reached_with_the_last_hook_and_not_before() {
+        let readiness = Readiness::default();
+        let (last, first) = Hook::ALL.split_last().expect("there are hooks");
+        first.iter().for_each(|hook| readiness.done(*hook));
+        assert!(readiness.all_done().now_or_never().is_none());
+        assert!(!readiness.is_done(*last));
+        readiness.done(*last);
+        assert!(readiness.all_done().now_or_never().is_some());
+    }
 }

@@ -126,6 +126,12 @@ impl ApiServer {
         pipeline::serve(Arc::clone(&self.server), request, peer).await
     }
 
+    /// Returns when the objects that every cluster has are in place: from then on the parts of a control plane have
+    /// their rights. Never returns if they are not to be created.
+    pub async fn bootstrapped(&self) {
+        self.server.readiness.all_done().await;
+    }
+
     /// The state shared by all requests.
     pub fn server(&self) -> &Arc<Server> {
         &self.server

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use api_client::Transport;
@@ -16,10 +17,14 @@ use store_client::Store;
 use store_client::embedded::{self, Embedded};
 use store_client::etcd::{self, Etcd};
 use store_client::memory::Memory;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Settings};
 use crate::server::Parts;
 use crate::state;
+
+/// Longest wait for the objects of a new cluster; they take some tens of milliseconds.
+const BOOTSTRAP_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// A started API server with its port bound but not yet served.
 pub struct ControlPlane {
@@ -46,13 +51,25 @@ pub async fn start(settings: &Settings) -> Result<ControlPlane> {
     let address = listener.address();
     options.bind = address;
     let store = open_store(settings).await?;
-    let api = ApiServer::start(options, store).await.context("API server")?;
+    let api = ApiServer::start(options, store).await.with_context(|| match &settings.store {
+        config::Store::Etcd { endpoints, .. } => format!("API server on etcd at {}", endpoints.join(", ")),
+        config::Store::Embedded | config::Store::Memory => "API server".to_owned(),
+    })?;
     write_kubeconfigs(settings, address, &identity)?;
     let root_ca = identity.authority.certificate_pem().to_owned();
     Ok(ControlPlane { api, identity, root_ca, address, listener })
 }
 
 impl ControlPlane {
+    /// Waits for the default roles, without which every part would be refused and come back only after a pause. A
+    /// store that fails just now must not keep the port closed: parts retry, so waiting has an end.
+    pub async fn bootstrapped(&self, asked_to_stop: &CancellationToken) {
+        let done = asked_to_stop.run_until_cancelled(self.api.bootstrapped());
+        if tokio::time::timeout(BOOTSTRAP_WAIT_MAX, done).await.is_err() {
+            tracing::warn!("the default objects of the cluster are not in place yet; starting the parts anyway");
+        }
+    }
+
     pub fn serve(self, parts: &mut Parts) {
         let stop = parts.stop.clone();
         parts.spawn("API server", async move {

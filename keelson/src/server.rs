@@ -31,6 +31,9 @@ pub async fn run(settings: Settings) -> Result<()> {
         Some(control_plane) => Clients::InProcess(control_plane.api.clone()),
         None => Clients::remote(&settings)?,
     };
+    if let Some(control_plane) = &control_plane {
+        control_plane.bootstrapped(&asked).await;
+    }
     start_components(&settings, &clients, control_plane.as_ref(), &mut parts)?;
     let address = control_plane.as_ref().map(|c| c.address);
     if let Some(control_plane) = control_plane {
