@@ -70,10 +70,19 @@ pub async fn run(client: Client, mut options: Options, shutdown: CancellationTok
 
 /// What containerd has. Waits for containerd: without it nothing is known and nothing must be started.
 async fn containerd(shared: &Arc<Shared>) -> Pods {
+    let mut told = String::new();
     loop {
-        match Pods::new(shared.clone()).await {
-            Ok(pods) => return pods,
-            Err(error) => tracing::warn!(%error, address = shared.runtime.address(), "waiting for containerd"),
+        let error = match shared.runtime.version().await {
+            Ok(_) => match Pods::new(shared.clone()).await {
+                Ok(pods) => return pods,
+                Err(error) => error.to_string(),
+            },
+            Err(error) => error.to_string(),
+        };
+        // Tried often, told once.
+        if error != told {
+            tracing::warn!(error, "waiting for containerd: pods neither start nor stop until it answers");
+            told = error;
         }
         tokio::time::sleep(CONTAINERD_RETRY).await;
     }

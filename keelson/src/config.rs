@@ -137,6 +137,11 @@ fn resolve(given: Server) -> Result<Settings> {
         given.etcd_cert_file,
         given.etcd_key_file,
     )?;
+    let service_cidr = range("--service-cidr", given.service_cidr.as_deref().unwrap_or("10.96.0.0/16"), 12..=28)?;
+    let pod_cidr = range("--pod-cidr", given.pod_cidr.as_deref().unwrap_or("10.244.0.0/16"), 8..=24)?;
+    if service_cidr.overlaps(pod_cidr) {
+        bail!("--service-cidr {service_cidr} and --pod-cidr {pod_cidr} overlap: an address must mean one thing");
+    }
     Ok(Settings {
         write_kubeconfig: given.write_kubeconfig.unwrap_or_else(|| data_dir.join("admin.kubeconfig")),
         bind: given.bind.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, DEFAULT_API_PORT).into()),
@@ -147,8 +152,8 @@ fn resolve(given: Server) -> Result<Settings> {
         node_name: given.node_name.map(|n| node_name(&n)).transpose()?,
         node_ip: given.node_ip,
         node_port: given.node_port.unwrap_or(DEFAULT_NODE_PORT),
-        service_cidr: range("--service-cidr", given.service_cidr.as_deref().unwrap_or("10.96.0.0/16"), 12..=28)?,
-        pod_cidr: range("--pod-cidr", given.pod_cidr.as_deref().unwrap_or("10.244.0.0/16"), 8..=24)?,
+        service_cidr: service_cidr.to_string(),
+        pod_cidr: pod_cidr.to_string(),
         log: given.log.unwrap_or_else(|| "info".to_owned()),
         data_dir,
     })
@@ -193,8 +198,32 @@ pub fn node_name(name: &str) -> Result<String> {
     Ok(name)
 }
 
-/// An IPv4 range in its canonical form, with a prefix length that leaves room for what it is for.
-fn range(flag: &str, text: &str, prefixes: std::ops::RangeInclusive<u32>) -> Result<String> {
+/// An IPv4 range in its canonical form.
+#[derive(Clone, Copy)]
+struct Range {
+    network: Ipv4Addr,
+    prefix: u32,
+}
+
+impl Range {
+    fn overlaps(self, other: Range) -> bool {
+        let wider = self.prefix.min(other.prefix);
+        mask(self.network, wider) == mask(other.network, wider)
+    }
+}
+
+impl std::fmt::Display for Range {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
+    }
+}
+
+fn mask(address: Ipv4Addr, prefix: u32) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(address) & (u32::MAX << (32 - prefix)))
+}
+
+/// A range with a prefix length that leaves room for what it is for.
+fn range(flag: &str, text: &str, prefixes: std::ops::RangeInclusive<u32>) -> Result<Range> {
     let parsed = text
         .split_once('/')
         .and_then(|(address, prefix)| Some((address.parse::<Ipv4Addr>().ok()?, prefix.parse::<u32>().ok()?)));
@@ -204,11 +233,11 @@ fn range(flag: &str, text: &str, prefixes: std::ops::RangeInclusive<u32>) -> Res
     if !prefixes.contains(&prefix) {
         bail!("{flag} {text}: the prefix length must be between {} and {}", prefixes.start(), prefixes.end());
     }
-    let network = Ipv4Addr::from(u32::from(address) & (u32::MAX << (32 - prefix)));
+    let network = mask(address, prefix);
     if network != address {
         bail!("{flag} {text} has bits set after the prefix: did you mean {network}/{prefix}?");
     }
-    Ok(text.to_owned())
+    Ok(Range { network, prefix })
 }
 
 #[cfg(test)]
@@ -259,6 +288,9 @@ mod tests {
         assert!(error(&["--pod-cidr", "10.0.0.0/30"]).contains("between 8 and 24"));
         assert!(error(&["--service-cidr", "ten"]).contains("not an IPv4 range"));
         assert!(error(&["--node-name", "a_b"]).contains("DNS name"));
+        let overlap = error(&["--pod-cidr", "10.96.0.0/12"]);
+        assert!(overlap.contains("--service-cidr 10.96.0.0/16 and --pod-cidr 10.96.0.0/12 overlap"), "{overlap}");
+        assert!(error(&["--service-cidr", "10.244.3.0/24"]).contains("overlap"));
     }
 
     #[test]

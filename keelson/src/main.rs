@@ -24,8 +24,7 @@ fn main() -> ExitCode {
     match run(args::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The whole chain on one line: what was attempted, and why it failed.
-            eprintln!("keelson: {error:#}");
+            eprintln!("keelson: {}", chain(&error));
             ExitCode::FAILURE
         }
     }
@@ -55,6 +54,28 @@ fn run(command: Command) -> Result<()> {
     }
 }
 
+/// The whole chain on one line: what was attempted, and why it failed. Some libraries' errors already tell their
+/// cause; it is not told twice.
+fn chain(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        told if told.contains(&cause) => text,
+        _ => format!("{text}: {cause}"),
+    })
+}
+
 fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the async runtime")
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = anyhow!("refused").context("connect: refused").context("open the store");
+        assert_eq!(super::chain(&error), "open the store: connect: refused");
+        assert_eq!(super::chain(&anyhow!("no such file").context("read a.yaml")), "read a.yaml: no such file");
+    }
 }

@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::{Read, Seek, SeekFrom},
+    io::{self, Read, Seek, SeekFrom},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -47,6 +47,8 @@ impl Runtime {
         let archive = tokio::task::spawn_blocking(move || Archive::open(&path))
             .await
             .unwrap_or_else(|panic| Err(invalid("archive", panic.to_string())))?;
+        // Where nothing listens, the error says on which socket.
+        self.version().await?;
         let leased = self.leased("import").await?;
         let imported = leased.import_archive(&archive).await;
         leased.end_lease().await?;
@@ -253,7 +255,13 @@ impl Archive {
         if is_gzip(&mut file).map_err(failed("read archive"))? {
             file = decompress(file).map_err(failed("decompress archive"))?;
         }
-        let entries = list(&mut file).map_err(failed("read archive"))?;
+        let entries = list(&mut file).map_err(|source| match source.kind() {
+            // The tar reader's own words quote what it read: lines of a text file, or bytes.
+            io::ErrorKind::Other | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                invalid("archive", "not a tar file, plain or gzip-compressed")
+            }
+            _ => failed("read archive")(source),
+        })?;
         Ok(Self { file, path: path.to_owned(), entries })
     }
 

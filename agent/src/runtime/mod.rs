@@ -167,6 +167,6 @@ impl Runtime {
     /// containerd's version, `1.6.20` or the like; also the test whether it answers.
     pub async fn version(&self) -> Result<String> {
         let result = VersionClient::new(self.channel()).version(self.request(())).await;
-        Ok(answered(result, "ask version of containerd at", self.address())?.version)
+        Ok(answered(result, "connect to containerd at", self.address())?.version)
     }
 }
