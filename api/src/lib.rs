@@ -21,3 +21,7 @@ pub mod selector;
 pub mod status;
 pub mod strategy;
 pub mod table;
+
+/// The release whose API this is, as every component reports it.
+pub const KUBERNETES_VERSION: &str =
+    concat!("v1.36.2+keelson", env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));

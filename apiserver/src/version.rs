@@ -14,8 +14,7 @@ use crate::server::Server;
 /// The Kubernetes release whose API this server speaks.
 pub const MAJOR: &str = "1";
 pub const MINOR: &str = "36";
-pub const GIT_VERSION: &str =
-    concat!("v1.36.2+keelson", env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
+pub const GIT_VERSION: &str = api::KUBERNETES_VERSION;
 
 pub static ENDPOINTS: &[Endpoint] = &[Endpoint { path: "/version", matching: Match::Exact, handler: answer }];
 

@@ -12,8 +12,6 @@ use serde_json::{Value, json};
 use super::facts::Facts;
 use crate::runtime::image::Listed;
 
-/// The Kubernetes release whose node API this is.
-const KUBELET_VERSION: &str = concat!("v1.36.0+keelson", env!("CARGO_PKG_VERSION"));
 /// Images listed in the status, largest first (kubelet's `nodeStatusMaxImages`).
 const IMAGES_MAX: usize = 50;
 /// The kubelet's default eviction thresholds.
@@ -92,7 +90,7 @@ pub fn status(input: &Input<'_>) -> Value {
             "containerRuntimeVersion": format!("containerd://{}", input.runtime_version.trim_start_matches('v')),
             "kernelVersion": facts.kernel,
             "kubeProxyVersion": "",
-            "kubeletVersion": KUBELET_VERSION,
+            "kubeletVersion": api::KUBERNETES_VERSION,
             "machineID": facts.machine_id,
             "operatingSystem": "linux",
             "osImage": facts.os_image,
