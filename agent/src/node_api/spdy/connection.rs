@@ -284,9 +284,13 @@ async fn send(mut io: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Out>, a
             if let Err(error) = encoder.encode(&frame, &mut buffer) {
                 return tracing::warn!(%error, "frame cannot be sent");
             }
+            // Nothing is taken from the queue that is not going to be sent.
+            if !open || buffer.len() >= WRITE_BYTES {
+                break;
+            }
             match queue.try_recv() {
-                Ok(next) if open && buffer.len() < WRITE_BYTES => out = next,
-                _ => break,
+                Ok(next) => out = next,
+                Err(_) => break,
             }
         }
         let written = async {

@@ -3,9 +3,12 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use proptest::prelude::*;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::{
     frame::{Decoder, Encoder, Error, Frame},
     headers::{self, Headers},
+    serve,
 };
 
 fn number() -> impl Strategy<Value = u32> {
@@ -173,4 +176,46 @@ fn a_long_data_frame_needs_no_room() {
     let data = Frame::Data { stream: 5, fin: false, data: Bytes::from_static(b"abc") };
     assert_eq!(decoder.decode(&mut buffer), Ok(Some(data)));
     assert_eq!(decoder.decode(&mut buffer), Ok(None));
+}
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_gets_everything() {
+    const PIECES: u8 = 100;
+    const PIECE_BYTES: usize = 20 << 10;
+    let (mut client, server) = tokio::io::duplex(1 << 10);
+    let (mut connection, driver) = serve(server);
+    let talk = async move {
+        let stream = connection.accept().await.unwrap();
+        for number in 0..PIECES {
+            stream.output.write(vec![number; PIECE_BYTES].into()).await.unwrap();
+        }
+        stream.output.finish().await.unwrap();
+        connection.close().await;
+    };
+    let listen = async move {
+        let mut wire = BytesMut::new();
+        let open = Frame::SynStream {
+            stream: 1,
+            associated: 0,
+            priority: 0,
+            fin: false,
+            unidirectional: false,
+            headers: Headers::default(),
+        };
+        Encoder::default().encode(&open, &mut wire).unwrap();
+        client.write_all(&wire).await.unwrap();
+        let (mut decoder, mut wire, mut received) = (Decoder::default(), BytesMut::new(), Vec::new());
+        while client.read_buf(&mut wire).await.unwrap() > 0 {
+            while let Some(frame) = decoder.decode(&mut wire).unwrap() {
+                if let Frame::Data { data, .. } = frame {
+                    received.extend_from_slice(&data);
+                }
+            }
+        }
+        received
+    };
+    let ((), (), received) = tokio::join!(driver, talk, listen);
+    let sent = (0..PIECES).flat_map(|number| [number; PIECE_BYTES]).collect::<Vec<_>>();
+    assert_eq!(received.len(), sent.len());
+    assert!(received == sent, "pieces arrive in order");
 }
