@@ -42,7 +42,8 @@ pub async fn cleanup(options: &Options) -> Result<(), Error> {
     }
     let tree = cgroup::Tree::new(&options.cgroup_parent);
     for uid in &uids {
-        if let Some(record) = sandboxes.record(uid)? {
+        // An unreadable record is told of by `tear_down`; its logs were found by the labels of the containers.
+        if let Ok(Some(record)) = sandboxes.record(uid) {
             remove_tree(&paths.pod_logs(&record.pod_id()))?;
         }
         sandboxes.tear_down(uid).await?;

@@ -170,6 +170,18 @@ impl Sandboxes {
         serde_json::from_slice(&text).map(Some).map_err(|source| Error::Record { path, source })
     }
 
+    /// The record, if it can be read. One that cannot be must not keep a pod from leaving its node: the interface goes
+    /// with the namespace, at worst an address stays taken.
+    fn record_to_take_down(&self, uid: &str) -> Result<Option<Record>, Error> {
+        match self.record(uid) {
+            Err(Error::Record { path, source }) => {
+                tracing::warn!(path = %path.display(), error = %source, "sandbox taken down without its record");
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
     fn write(&self, record: &Record) -> Result<(), Error> {
         let path = self.paths.sandbox_record(&record.uid);
         let text = serde_json::to_vec(record).map_err(|source| Error::Record { path: path.clone(), source })?;
@@ -278,7 +290,7 @@ impl Sandboxes {
     /// Releases network and namespaces; files, volumes and logs stay. Safe to repeat.
     pub async fn tear_down(&self, uid: &str) -> Result<(), Error> {
         let directory = self.paths.namespaces(uid);
-        if let Some(record) = self.record(uid)? {
+        if let Some(record) = self.record_to_take_down(uid)? {
             self.detach(&record, &directory.join(Namespace::Net.file())).await?;
         }
         pid::release(&directory.join("pid")).await?;
@@ -356,4 +368,21 @@ pub(crate) fn replace_file(path: &Path, contents: &[u8]) -> io::Result<()> {
     let draft = path.with_extension("new");
     std::fs::write(&draft, contents)?;
     std::fs::rename(&draft, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_cannot_be_read_keeps_no_pod_from_leaving() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options { state_dir: directory.path().to_owned(), ..Options::new("node") };
+        let sandboxes = Sandboxes::new(&options, Paths::new(&options));
+        let path = sandboxes.paths.sandbox_record("u1");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, "{\"of another time\": true}").unwrap();
+        assert!(sandboxes.load("u1").is_err());
+        assert_eq!(sandboxes.record_to_take_down("u1").unwrap(), None);
+    }
 }
