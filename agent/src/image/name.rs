@@ -46,7 +46,7 @@ impl Name {
         };
         let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
         if path.chars().any(|letter| letter.is_ascii_uppercase()) {
-            return Err(fail("repository name must be lowercase"));
+            return Err(fail("invalid reference format: repository name must be lowercase"));
         }
         if path.split('/').any(|component| !is_component(component)) || path == "library/" {
             return Err(fail("invalid reference format"));
@@ -123,7 +123,7 @@ mod tests {
             ("registry:5000/app", "registry:5000/app:latest"),
             ("registry:5000/a/b:v1", "registry:5000/a/b:v1"),
             ("index.docker.io/library/busybox", "docker.io/library/busybox:latest"),
-            ("Busybox", "repository name must be lowercase"),
+            ("Busybox", "invalid reference format: repository name must be lowercase"),
             ("busybox:", "invalid tag"),
             ("a//b", "invalid reference format"),
             ("", "invalid reference format"),

@@ -163,6 +163,9 @@ impl Owner {
             self.report_retry = None;
             return;
         };
+        for event in status::back_offs(&self.pod, &self.reported, &status) {
+            self.shared.cluster.event(&self.pod, event);
+        }
         self.reporting = Some(status);
         let (cluster, id) = (self.shared.cluster.clone(), self.id.clone());
         self.operations.spawn(async move { Outcome::Reported(cluster.patch_pod_status(&id, &patch).await) });
@@ -305,7 +308,7 @@ impl Owner {
                 self.report_retry = None;
             }
             Err(error) => {
-                tracing::warn!(pod = %self.id, %error, "status not reported");
+                tracing::warn!(pod = %self.id, error = super::act::chain(&error), "status not reported");
                 let (first, last) = REPORT_RETRY;
                 let now = Timestamp::now();
                 self.report_retry = Some(Retry::after(self.report_retry.as_ref(), now, error.to_string(), first, last));

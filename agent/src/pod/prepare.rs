@@ -153,7 +153,9 @@ impl Owner {
             }
             (Ok(_), _) => (
                 "ErrImagePull",
-                format!("failed to pull image {text:?}: this node cannot pull from registries yet; import the image"),
+                format!(
+                    "failed to pull image {text:?}: this node cannot pull from registries yet; bring it here with `keelson image import FILE`"
+                ),
             ),
             (Err(error @ runtime::Error::Invalid { .. }), _) => ("InvalidImageName", chain(&error)),
             (Err(error), _) => ("ErrImagePull", chain(&error)),

@@ -18,6 +18,7 @@ use super::{
     plan::{active_deadline, init_failed, is_over, next_attempt, restarts},
     resources::{is_sidecar, qos},
 };
+use crate::cluster::PodEvent;
 
 /// A fresh failure to pull is shown as such for this long, then as the wait for the next try.
 const FRESH: SignedDuration = SignedDuration::from_secs(2);
@@ -27,9 +28,10 @@ pub fn status(pod: &Pod, observed: &Observed, host_ips: &[IpAddr], before: &PodS
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     let view = View { id: PodId::of(pod), spec, observed, now };
-    let init =
-        spec.init_containers.iter().flatten().map(|container| view.container(container, true)).collect::<Vec<_>>();
-    let main = spec.containers.iter().map(|container| view.container(container, false)).collect::<Vec<_>>();
+    let init = spec.init_containers.iter().flatten();
+    let init = init.map(|container| view.told_or(before, view.container(container, true))).collect::<Vec<_>>();
+    let main = spec.containers.iter();
+    let main = main.map(|container| view.told_or(before, view.container(container, false))).collect::<Vec<_>>();
     let ephemeral = super::ephemeral_containers(spec);
     let ephemeral = ephemeral.iter().map(|container| view.container(container, false)).collect::<Vec<_>>();
     let phase = view.phase(&main, before);
@@ -75,6 +77,17 @@ struct View<'a> {
 }
 
 impl View<'_> {
+    /// What was told of a container of a pod that is over stays true when the container is gone from the node.
+    fn told_or(&self, before: &PodStatus, now: ContainerStatus) -> ContainerStatus {
+        let over = matches!(before.phase.as_deref(), Some("Succeeded" | "Failed"));
+        if !over || self.observed.series(&now.name).is_some_and(|series| series.latest.is_some()) {
+            return now;
+        }
+        let lists = [&before.init_container_statuses, &before.container_statuses];
+        let told = lists.into_iter().flatten().flatten().find(|told| told.name == now.name);
+        told.cloned().unwrap_or(now)
+    }
+
     fn container(&self, container: &Container, is_init: bool) -> ContainerStatus {
         let none = Series::default();
         let series = self.observed.series(&container.name).unwrap_or(&none);
@@ -392,6 +405,34 @@ pub fn next_change(pod: &Pod, observed: &Observed, now: Timestamp) -> Option<Tim
         Image::Present { .. } => None,
     });
     fresh.chain(active_deadline(spec, observed)).filter(|at| *at > now).min()
+}
+
+/// Containers that begin to wait, before a restart or before their image is asked for again, as the events that say so.
+pub fn back_offs(pod: &Pod, before: &PodStatus, after: &PodStatus) -> Vec<PodEvent> {
+    let id = PodId::of(pod);
+    let known = waits(before).collect::<Vec<_>>();
+    let begun = waits(after).filter(|wait| !known.contains(wait));
+    let event = |(name, reason, _): (&str, &str, i32)| {
+        let restart = reason == "CrashLoopBackOff";
+        let message = if restart {
+            format!("Back-off restarting failed container {name} in pod {}_{}({})", id.name, id.namespace, id.uid)
+        } else {
+            let container = pod.spec.as_ref().and_then(|spec| super::container(spec, name));
+            format!("Back-off pulling image {:?}", container.and_then(|c| c.image).unwrap_or_default())
+        };
+        PodEvent { warning: restart, reason: "BackOff", message, container: Some(name.to_owned()) }
+    };
+    begun.map(event).collect()
+}
+
+/// The containers that wait out a back-off: name, reason and number of restarts.
+fn waits(status: &PodStatus) -> impl Iterator<Item = (&str, &str, i32)> {
+    let lists = [&status.init_container_statuses, &status.container_statuses];
+    lists.into_iter().flatten().flatten().filter_map(|container| {
+        let reason = container.state.as_ref()?.waiting.as_ref()?.reason.as_deref()?;
+        let waits = matches!(reason, "CrashLoopBackOff" | "ImagePullBackOff");
+        waits.then_some((container.name.as_str(), reason, container.restart_count))
+    })
 }
 
 /// A merge patch for what differs, conditions by type; `None` when nothing does.

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
 use serde_json::{Value, json};
 
-use super::{patch, status};
+use super::{back_offs, patch, status};
 use crate::pod::observed::{
     Attempt, Ending, Exited, Image, Observed, Retry, Sandbox, Series, StartFailure, State, Volumes,
 };
@@ -335,4 +335,43 @@ fn transitions_keep_their_time_until_the_status_changes() {
     assert_eq!(time(&second, "PodReadyToStartContainers"), at(-60));
     assert_eq!(time(&second, "Ready"), now());
     assert!(second.conditions.iter().flatten().all(|condition| condition.observed_generation == Some(3)));
+}
+
+#[test]
+fn a_back_off_is_an_event_when_it_begins() {
+    let pod = pod(json!({"containers": [plain("main"), plain("side")]}));
+    let at_restart = |number: i32, main: Value, side: Value| -> PodStatus {
+        let container = |name: &str, state: Value| json!({"name": name, "image": "app", "imageID": "", "ready": false, "restartCount": number, "state": state});
+        serde_json::from_value(json!({"containerStatuses": [container("main", main), container("side", side)]}))
+            .unwrap()
+    };
+    let waiting = |reason: &str| json!({"waiting": {"reason": reason, "message": "back-off 10s"}});
+    let told = |before: &PodStatus, after: &PodStatus| {
+        let lines = back_offs(&pod, before, after).into_iter().map(|event| {
+            let kind = if event.warning { "Warning" } else { "Normal" };
+            format!("{kind} {} {}: {}", event.reason, event.container.unwrap_or_default(), event.message)
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let first = at_restart(1, waiting("CrashLoopBackOff"), waiting("ImagePullBackOff"));
+    expect![[r#"
+        Warning BackOff main: Back-off restarting failed container main in pod web_shop(u1)
+        Normal BackOff side: Back-off pulling image "app""#]]
+    .assert_eq(&told(&at_restart(1, waiting("ErrImagePull"), waiting("ErrImagePull")), &first));
+    expect![""].assert_eq(&told(&first, &first));
+    expect![""].assert_eq(&told(&first, &at_restart(1, json!({"running": {}}), waiting("ErrImagePull"))));
+    expect!["Warning BackOff main: Back-off restarting failed container main in pod web_shop(u1)"]
+        .assert_eq(&told(&first, &at_restart(2, waiting("CrashLoopBackOff"), json!({"running": {}}))));
+}
+
+#[test]
+fn a_pod_that_is_over_stays_as_told_when_its_containers_are_gone() {
+    let pod = pod(json!({"restartPolicy": "Never", "containers": [plain("main")]}));
+    let ended = with(up(), "main", exited(0, 3));
+    let told = status(&pod, &ended, &[], &PodStatus::default(), now());
+    assert_eq!(told.phase.as_deref(), Some("Failed"));
+    let gone = Observed { terminal: true, ..Observed::default() };
+    let later = status(&pod, &gone, &[], &told, now());
+    assert_eq!(later.phase.as_deref(), Some("Failed"));
+    assert_eq!(later.container_statuses, told.container_statuses);
 }

@@ -1,6 +1,6 @@
 //! One attempt of a probe: run, ask, connect; an error says what was tried in upstream's words.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::{Container, Probe},
@@ -66,8 +66,19 @@ pub async fn connect(address: &str, timeout: Duration) -> Result<TcpStream, Erro
     let failed = |problem: String| Error::Tcp { address: address.to_owned(), problem };
     match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(failed(error.to_string())),
+        Ok(Err(error)) => Err(failed(connect_problem(&error))),
         Err(_) => Err(failed("i/o timeout".to_owned())),
+    }
+}
+
+/// What users of Kubernetes know these failures by.
+fn connect_problem(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
+        io::ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
+        io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".to_owned(),
+        io::ErrorKind::TimedOut => "connect: connection timed out".to_owned(),
+        _ => error.to_string(),
     }
 }
 
@@ -113,4 +124,18 @@ fn port(target: &Target, port: &IntOrString) -> Result<u16, Error> {
         IntOrString::String(name) => name.clone(),
     };
     number.and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0).ok_or_else(|| Error::Port(text()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_where_nobody_listens_is_told_in_known_words() {
+        let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = free.local_addr().unwrap().to_string();
+        drop(free);
+        let error = connect(&address, Duration::from_secs(5)).await.unwrap_err().to_string();
+        assert_eq!(error, format!("dial tcp {address}: connect: connection refused"));
+    }
 }

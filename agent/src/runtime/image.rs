@@ -65,8 +65,10 @@ impl Runtime {
         if is_image_id(reference) {
             return self.find_image_by_id(reference).await;
         }
-        let name = Name::parse(reference)
-            .map_err(|error| Error::Invalid { what: "image".into(), problem: error.to_string() })?;
+        let name = Name::parse(reference).map_err(|error| Error::Invalid {
+            what: format!("Failed to apply default image tag {reference:?}"),
+            problem: error.to_string(),
+        })?;
         let full = name.full();
         match answered(
             self.images().get(self.request(GetImageRequest { name: full.clone() })).await,

@@ -82,7 +82,9 @@ impl Runtime {
             options: Some(options::encode(self.oci_runtime())),
             ..CreateTaskRequest::default()
         };
-        Ok(answered(self.tasks().create(self.request(request)).await, "create task", id)?.pid)
+        // The message of a container that cannot start, in upstream's words. It names no attempt: every attempt fails
+        // with the same text, and events about it add up.
+        Ok(answered(self.tasks().create(self.request(request)).await, "failed to create", "containerd task")?.pid)
     }
 
     pub async fn start_task(&self, id: &str) -> Result<u32> {
