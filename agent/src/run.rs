@@ -57,6 +57,7 @@ pub async fn run(client: Client, mut options: Options, shutdown: CancellationTok
     let keeper = NodeKeeper::new(&client, &options, addresses, shared.clone());
     let Some(node) = shutdown.run_until_cancelled(keeper.register()).await else { return Ok(()) };
     shared.sandboxes.set_pod_range(node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()));
+    shared.sandboxes.warn_of_rival();
     let uid = node.metadata.uid.clone().unwrap_or_default();
     tasks.spawn(lease::keep(client.clone(), options.node_name.clone(), uid, shutdown.clone()));
     tasks.spawn(keeper.keep(client.clone(), node, tasks.clone()));

@@ -13,7 +13,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use nix::net::if_::if_nametoindex;
+use nix::{ifaddrs::getifaddrs, net::if_::if_nametoindex};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -83,6 +83,10 @@ impl Range {
         self.at(1)
     }
 
+    fn contains(self, address: IpAddr) -> bool {
+        Self::parse(&format!("{address}/{}", self.prefix)).is_ok_and(|around| around.base == self.base)
+    }
+
     /// Offsets of addresses for pods: neither the network's own, nor the bridge's, nor the broadcast address.
     fn offsets(self) -> std::ops::Range<u64> {
         let bits = if self.base.is_ipv4() { 32 } else { 128 };
@@ -119,7 +123,24 @@ fn index(name: &str) -> io::Result<u32> {
     Ok(if_nametoindex(name)?)
 }
 
+/// The first interface but `own` that has an address of the range: it may get what is meant for pods.
+fn rival(range: Range, own: &str, addresses: impl Iterator<Item = (String, IpAddr)>) -> Option<(String, IpAddr)> {
+    let mut others = addresses.filter(|(name, _)| name != own);
+    others.find(|(_, address)| range.contains(*address))
+}
+
 impl Bridge {
+    /// Who else on this host has addresses of the range, such as the bridge of another server.
+    pub fn rival(&self) -> Option<(String, IpAddr)> {
+        let addresses = getifaddrs().ok()?.filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|socket| IpAddr::V4(socket.ip()));
+            let v6 = address.as_sockaddr_in6().map(|socket| IpAddr::V6(socket.ip()));
+            Some((interface.interface_name, v4.or(v6)?))
+        });
+        rival(self.range, &self.name, addresses)
+    }
+
     /// Reserves an address for a pod.
     pub fn reserve(&self, uid: &str) -> Result<IpAddr, Error> {
         let failed = |action, path: &Path| {
@@ -277,7 +298,7 @@ impl Attach {
 mod tests {
     use std::collections::HashSet;
 
-    use super::{Bridge, Range};
+    use super::{Bridge, Range, rival};
 
     fn bridge(range: &str, directory: &std::path::Path) -> Bridge {
         Bridge { name: "br-test".into(), range: Range::parse(range).unwrap(), directory: directory.join("addresses") }
@@ -314,5 +335,18 @@ mod tests {
         for range in ["10.0.0.0", "10.0.0.0/31", "x/24", "10.0.0.0/0", "fd00::/127"] {
             assert!(Range::parse(range).is_err(), "{range}");
         }
+    }
+
+    #[test]
+    fn another_interface_in_the_range_is_found_and_our_own_is_not() {
+        let found = |range: &str| {
+            let host = [("eth0", "192.168.1.9"), ("br-test", "10.9.0.1"), ("br-other", "10.9.1.1"), ("lo", "fe80::1")];
+            let addresses = host.into_iter().map(|(name, address)| (name.to_owned(), address.parse().unwrap()));
+            rival(Range::parse(range).unwrap(), "br-test", addresses).map(|(name, _)| name)
+        };
+        assert_eq!(found("10.9.0.0/24"), None);
+        assert_eq!(found("10.9.1.0/24").as_deref(), Some("br-other"));
+        assert_eq!(found("10.9.0.0/16").as_deref(), Some("br-other"));
+        assert_eq!(found("192.168.0.0/16").as_deref(), Some("eth0"));
     }
 }

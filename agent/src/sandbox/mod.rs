@@ -118,6 +118,21 @@ impl Sandboxes {
         }
     }
 
+    /// Tells of a range that is not the built-in network's alone: its pods may then not be reached.
+    pub fn warn_of_rival(&self) {
+        let built_in = matches!(cni::on_host(&self.config_dir), Ok(None));
+        if built_in
+            && let Ok(bridge) = self.bridge()
+            && let Some((interface, address)) = bridge.rival()
+        {
+            tracing::warn!(
+                range = %bridge.range, interface, %address,
+                "the pod address range of this node is in use by another interface: pods may not be reached; \
+                 give each server on a host its own --pod-cidr, and run `keelson cleanup` for servers that are gone"
+            );
+        }
+    }
+
     fn bridge(&self) -> Result<bridge::Bridge, Error> {
         let range = self.pod_range.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Error::NoPodRange)?;
         let range = bridge::Range::parse(&range)?;
