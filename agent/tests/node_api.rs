@@ -1,5 +1,7 @@
 //! The node API of an agent on a real containerd: logs, exec, attach and port-forward as their clients see them.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 mod client;
 mod support;
 
@@ -23,7 +25,7 @@ async fn rig() -> Rig {
     let containerd = Containerd::start();
     let directory = containerd.directory.path().to_owned();
     let archive = busybox_archive(&directory);
-    agent::image::import(&containerd.socket(), "k8s.io", &archive).await.unwrap();
+    agent::image::import(&containerd.socket(), &containerd.namespace(), &archive).await.unwrap();
     let mut options = Node::options(&containerd, "n1");
     options.bind = "127.0.0.1:0".parse().unwrap();
     options.client_ca = Some(directory.join("ca.crt"));
@@ -182,6 +184,16 @@ async fn exec_over_spdy() {
     assert!(matches!(spdy.next().await, Some(Frame::GoAway { .. })));
     assert_eq!(spdy.next().await, None);
 
+    // More than is ever under way at once comes whole and in order.
+    let path = exec_path("web", "output=1", &["seq", "1", "300000"]);
+    let mut spdy = rig.client.spdy(&path, "v4.channel.k8s.io").await;
+    let error = spdy.open(&[("streamtype", "error")]).await;
+    let stdout = spdy.open(&[("streamtype", "stdout")]).await;
+    let said = spdy.all(&[error, stdout]).await;
+    let (lines, last) = (said[1].0.lines().count(), said[1].0.lines().last());
+    assert_eq!((lines, last), (300_000, Some("300000")), "{:?}", said[0]);
+    assert!(said[1].0.lines().map(|line| line.parse::<u32>().unwrap()).eq(1..=300_000));
+
     // Nothing but a terminal, in an older version, pinged meanwhile.
     let path = exec_path("web", "output=1&tty=1", &["sh", "-c", "tty; exit 1"]);
     let mut spdy = rig.client.spdy(&path, "v3.channel.k8s.io").await;
@@ -206,19 +218,21 @@ async fn logs_are_read_and_followed_to_their_end() {
     rig.run("web", spec).await;
     let mut follow = rig.client.stream("/containerLogs/default/web/main?follow=true").await.into_body();
     let mut text = String::new();
-    while !text.contains("two\n") {
+    // Two streams have no order between them.
+    while !text.contains("two\n") || !text.contains("oops\n") {
         let frame = in_time("a line", follow.frame()).await.unwrap().unwrap();
-        text.push_str(&String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap());
+        text.push_str(std::str::from_utf8(&frame.into_data().unwrap()).unwrap());
     }
     let get = async |query: &str| rig.client.get(&format!("/containerLogs/default/web/main?{query}")).await;
+    let last = get("").await.1.lines().last().unwrap().to_owned();
     let mut lines = get("").await.1.lines().map(str::to_owned).collect::<Vec<_>>();
     lines.sort();
     assert_eq!(lines, ["one", "oops", "two"]);
-    assert_eq!(get("tailLines=1").await, (200, "two\n".to_owned()));
+    assert_eq!(get("tailLines=1").await, (200, format!("{last}\n")));
     assert_eq!(get("stream=Stderr").await, (200, "oops\n".to_owned()));
     assert_eq!(get("limitBytes=5").await.1.len(), 5);
     assert_eq!(get("sinceTime=2100-01-01T00:00:00Z").await, (200, String::new()));
-    assert!(get("timestamps=true&tailLines=1").await.1.ends_with("Z two\n"));
+    assert!(get("timestamps=true&tailLines=1").await.1.ends_with(&format!("Z {last}\n")));
     let (code, text_of_error) = get("previous=true").await;
     let expected = "previous terminated container \"main\" in pod \"web\" not found";
     assert_eq!((code, text_of_error.as_str()), (400, expected));
@@ -229,7 +243,7 @@ async fn logs_are_read_and_followed_to_their_end() {
     rig.exec("web", "output=1", &["touch", "/tmp/go"], "v4.channel.k8s.io").await.rest().await;
     while !text.contains("line 1999\n") {
         let frame = in_time("a line", follow.frame()).await.unwrap().unwrap();
-        text.push_str(&String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap());
+        text.push_str(std::str::from_utf8(&frame.into_data().unwrap()).unwrap());
     }
     let numbers = text.lines().filter_map(|line| line.strip_prefix("line ")?.parse::<u32>().ok());
     assert!(numbers.eq(0..2000), "every line comes once and in order");
@@ -316,6 +330,17 @@ async fn ports_of_a_pod_are_forwarded() {
     spdy.data(data, request).await;
     let said = spdy.all(&[error, data]).await;
     assert!(said[1].0.ends_with("hello from the pod\n"), "{said:?}");
+
+    // Channels: each begins with its port, little-endian; what a port says is on the even one.
+    let mut channels = rig.client.websocket("/portForward/default/web?port=8080,81", "v4.channel.k8s.io").await;
+    channels.send(0, request.as_bytes()).await;
+    let mut said: [Vec<u8>; 4] = Default::default();
+    while let Some((channel, data)) = channels.next().await {
+        said[usize::from(channel)].extend_from_slice(&data);
+    }
+    assert!(said[0].starts_with(&8080_u16.to_le_bytes()) && said[0].ends_with(b"hello from the pod\n"), "{said:?}");
+    assert_eq!((&said[1][..], &said[2][..]), (&8080_u16.to_le_bytes()[..], &81_u16.to_le_bytes()[..]));
+    assert!(said[3].windows(14).any(|text| text == b"failed to conn"), "{said:?}");
     assert_eq!(rig.client.get("/portForward/default/none").await.0, 404);
     rig.end().await;
 }

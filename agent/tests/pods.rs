@@ -12,7 +12,7 @@ const LOOP: &str = "trap 'exit 0' TERM; while true; do sleep 0.05; done";
 
 async fn node(containerd: &Containerd) -> Node {
     let archive = busybox_archive(containerd.directory.path());
-    let names = agent::image::import(&containerd.socket(), "k8s.io", &archive).await.unwrap();
+    let names = agent::image::import(&containerd.socket(), &containerd.namespace(), &archive).await.unwrap();
     assert_eq!(names, ["localhost/busybox:test"]);
     Node::start(Node::options(containerd, "n1"), Board::default()).await
 }

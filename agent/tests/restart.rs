@@ -9,7 +9,7 @@ use support::{Board, Containerd, Node, busybox_archive};
 
 async fn image(containerd: &Containerd) {
     let archive = busybox_archive(containerd.directory.path());
-    agent::image::import(&containerd.socket(), "k8s.io", &archive).await.unwrap();
+    agent::image::import(&containerd.socket(), &containerd.namespace(), &archive).await.unwrap();
 }
 
 fn counting() -> Value {

@@ -34,7 +34,7 @@ impl LogFile {
         Self::with_rotation(path, ROTATE_BYTES)
     }
 
-    fn with_rotation(path: &Path, rotate_bytes: u64) -> io::Result<Self> {
+    pub(crate) fn with_rotation(path: &Path, rotate_bytes: u64) -> io::Result<Self> {
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory)?;
         }

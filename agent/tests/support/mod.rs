@@ -94,6 +94,12 @@ impl Containerd {
         self.directory.path().join("c.sock")
     }
 
+    /// Of its own: runc keeps its state by namespace and container id, whichever containerd calls it, and pods of the
+    /// same name in two tests have containers of the same id.
+    pub fn namespace(&self) -> String {
+        format!("k8s.io-{}", self.number)
+    }
+
     fn bridge(&self) -> String {
         format!("kt{}", self.number % 10_000_000)
     }
@@ -127,7 +133,7 @@ impl Containerd {
     }
 
     pub fn runtime(&self) -> Runtime {
-        Runtime::new(&self.socket(), "k8s.io", "overlayfs", None).expect("a valid address")
+        Runtime::new(&self.socket(), &self.namespace(), "overlayfs", None).expect("a valid address")
     }
 
     /// Kills containerd as a crash would and starts it again.
@@ -315,6 +321,7 @@ impl Node {
         let directory = containerd.directory.path();
         let mut options = Options::new(name);
         options.containerd_address = containerd.socket();
+        options.containerd_namespace = containerd.namespace();
         options.state_dir = directory.join("agent");
         options.log_dir = directory.join("pods");
         options.container_log_dir = directory.join("containers");

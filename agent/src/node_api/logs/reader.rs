@@ -202,4 +202,45 @@ mod tests {
         assert_eq!(reader.chunk().unwrap(), None);
         assert!(reader.is_done());
     }
+
+    /// A reader that keeps up loses nothing and sees nothing twice while the writer sets one file after the other aside.
+    #[test]
+    fn every_line_comes_once_through_rotation() {
+        use std::sync::atomic::{AtomicU64, Ordering};
+
+        use crate::logs::file::LogFile;
+
+        const LINES: u64 = 20_000;
+        const ROTATE_BYTES: u64 = 8192;
+        /// Fewer bytes than the files kept, so that none is deleted before it is read.
+        const AHEAD: u64 = 100;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("0.log");
+        let mut log = LogFile::with_rotation(&path, ROTATE_BYTES).unwrap();
+        let mut reader = Reader::open(&path, LogOptions::default()).unwrap();
+        let seen = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 0..LINES {
+                    while number > seen.load(Ordering::Acquire) + AHEAD {
+                        std::thread::yield_now();
+                    }
+                    log.write(Stream::Stdout, format!("{number}\n").as_bytes(), jiff::Timestamp::now());
+                }
+            });
+            let mut text = String::new();
+            while seen.load(Ordering::Relaxed) < LINES {
+                match reader.chunk().unwrap() {
+                    Some(chunk) => text.push_str(std::str::from_utf8(&chunk).unwrap()),
+                    None => std::thread::yield_now(),
+                }
+                while let Some((line, rest)) = text.split_once('\n') {
+                    let expected = seen.load(Ordering::Relaxed);
+                    assert_eq!(line.parse(), Ok(expected));
+                    seen.store(expected + 1, Ordering::Release);
+                    text = rest.to_owned();
+                }
+            }
+        });
+    }
 }

@@ -65,11 +65,7 @@ where
                 _ => continue,
             };
             match coding.parse(&message) {
-                Some((CLOSE, data)) if coding.half_close => {
-                    if data.as_ref() == [STDIN] {
-                        stdin = None;
-                    }
-                }
+                Some((CLOSE, data)) if coding.half_close && data.as_ref() == [STDIN] => stdin = None,
                 Some((STDIN, data)) if !data.is_empty() => {
                     // Fails when the process does not read any more.
                     if let Some(sender) = &stdin

@@ -366,7 +366,7 @@ impl Receiver {
     }
 
     async fn open(&mut self, id: u32, fin: bool, headers: Headers) {
-        if id % 2 == 0 || id <= self.last {
+        if id.is_multiple_of(2) || id <= self.last {
             return self.say(Frame::RstStream { stream: id, reason: reason::PROTOCOL_ERROR }).await;
         }
         self.last = id;

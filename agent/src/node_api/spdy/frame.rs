@@ -93,6 +93,7 @@ pub enum Frame {
 }
 
 /// Bytes to frames.
+#[derive(Default)]
 pub struct Decoder {
     inflater: Inflater,
     /// A data frame whose bytes are still coming.
@@ -105,12 +106,6 @@ struct DataRest {
     stream: u32,
     fin: bool,
     left: usize,
-}
-
-impl Default for Decoder {
-    fn default() -> Self {
-        Self { inflater: Inflater::new(), data: None, skip: 0 }
-    }
 }
 
 impl Decoder {
@@ -232,14 +227,9 @@ impl Decoder {
 }
 
 /// Frames to bytes.
+#[derive(Default)]
 pub struct Encoder {
     deflater: Deflater,
-}
-
-impl Default for Encoder {
-    fn default() -> Self {
-        Self { deflater: Deflater::new() }
-    }
 }
 
 impl Encoder {

@@ -72,14 +72,11 @@ fn text(bytes: &mut &[u8]) -> Result<String, Error> {
     String::from_utf8(head.to_vec()).map_err(|_| Error::Text)
 }
 
-/// The sending side of header compression.
+/// The sending side of header compression; made with the first block.
+#[derive(Default)]
 pub struct Deflater(Option<Compress>);
 
 impl Deflater {
-    pub fn new() -> Self {
-        Self(None)
-    }
-
     pub fn block(&mut self, headers: &Headers) -> Result<Vec<u8>, Error> {
         let zlib = |error: flate2::CompressError| Error::Zlib(error.to_string());
         let compress = match &mut self.0 {
@@ -109,11 +106,13 @@ impl Deflater {
 /// The receiving side.
 pub struct Inflater(Decompress);
 
-impl Inflater {
-    pub fn new() -> Self {
+impl Default for Inflater {
+    fn default() -> Self {
         Self(Decompress::new(true))
     }
+}
 
+impl Inflater {
     pub fn block(&mut self, bytes: &[u8]) -> Result<Headers, Error> {
         let mut out = Vec::with_capacity(STEP_BYTES);
         let start = self.0.total_in();

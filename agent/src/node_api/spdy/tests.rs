@@ -111,8 +111,8 @@ proptest! {
 #[test]
 fn blocks_refer_back_to_earlier_ones() {
     let headers = Headers(vec![("streamtype".into(), "error".into()), ("port".into(), "80".into())]);
-    let mut deflater = headers::Deflater::new();
-    let mut inflater = headers::Inflater::new();
+    let mut deflater = headers::Deflater::default();
+    let mut inflater = headers::Inflater::default();
     let first = deflater.block(&headers).unwrap();
     let second = deflater.block(&headers).unwrap();
     assert!(second.len() < first.len(), "{} {}", second.len(), first.len());
@@ -129,7 +129,7 @@ fn blocks_of_another_zlib_are_understood() {
         0x8b, 0x20, 0xd1, 0x98, 0x09, 0x4a, 0xde, 0x8c, 0x06, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff,
     ];
     const DATA: &[u8] = &[0xc2, 0xaa, 0x19, 0x54, 0x0e, 0x25, 0x12, 0xd6, 0x0b, 0x00, 0x00, 0x00, 0xff, 0xff];
-    let mut inflater = headers::Inflater::new();
+    let mut inflater = headers::Inflater::default();
     for (block, kind) in [(ERROR, "error"), (DATA, "data")] {
         let headers = inflater.block(block).unwrap();
         assert_eq!(headers.get("streamtype"), Some(kind));
@@ -145,7 +145,7 @@ fn a_block_that_explodes_is_cut_off() {
     bomb.flush().unwrap();
     let block = bomb.get_ref().clone();
     assert!(block.len() < 64 << 10);
-    assert_eq!(headers::Inflater::new().block(&block), Err(headers::Error::TooLong));
+    assert_eq!(headers::Inflater::default().block(&block), Err(headers::Error::TooLong));
 }
 
 #[test]
