@@ -35,6 +35,8 @@ const REPORT_RETRY: (SignedDuration, SignedDuration) = (SignedDuration::from_sec
 const VERDICTS: usize = 16;
 /// A pod that vanished from the server gets no time to end: whoever forced that did not want to wait.
 const GONE_GRACE: SignedDuration = SignedDuration::from_secs(1);
+/// A wake time that has passed and asks for nothing must not become a busy loop.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Everything is compared with containerd this often, events or not.
 const AUDIT: Duration = Duration::from_secs(300);
 
@@ -127,7 +129,7 @@ impl Owner {
                 continue;
             }
             let wake = [wake, status::next_change(&self.pod, &self.observed, now), self.report_wake()];
-            let pause = wake.into_iter().flatten().min().map_or(AUDIT, |at| until(at).min(AUDIT));
+            let pause = wake.into_iter().flatten().min().map_or(AUDIT, |at| until(at).clamp(PAUSE_MIN, AUDIT));
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,

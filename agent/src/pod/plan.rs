@@ -98,14 +98,17 @@ pub fn plan(pod: &Pod, observed: &Observed, now: Timestamp) -> Plan {
         }
         return plan;
     }
-    if let Some(deadline) = active_deadline(spec, observed) {
-        if now >= deadline && !is_over(spec, observed) {
+    let is_over = is_over(spec, observed);
+    if let Some(deadline) = active_deadline(spec, observed)
+        && !is_over
+    {
+        if now >= deadline {
             plan.step(Step::Expire);
             return plan;
         }
         plan.wake_at(deadline);
     }
-    if is_over(spec, observed) {
+    if is_over {
         // Only sidecars can still run.
         let deadline = now + SignedDuration::from_secs(grace_seconds(spec));
         stop_all(&mut plan, spec, observed, deadline);

@@ -343,6 +343,14 @@ fn a_pod_past_its_deadline_expires() {
 }
 
 #[test]
+fn a_pod_that_is_over_no_longer_waits_for_its_deadline() {
+    let pod = pod(json!({"activeDeadlineSeconds": 90, "restartPolicy": "Never", "containers": [plain("main")]}));
+    let mut over = ready().with("main", exited("main", 0));
+    over.torn_down = true;
+    check(&pod, &over, expect!["nothing\n"]);
+}
+
+#[test]
 fn a_pod_the_server_knows_as_failed_never_runs_again() {
     let mut observed = ready().with("main", exited("main", 1));
     observed.terminal = true;
