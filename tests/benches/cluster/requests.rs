@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use api_client::{Api, Client};
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
 use serde_json::{Value, json};
 use tests::process;
 use tokio::task::JoinSet;
@@ -71,6 +71,11 @@ pub fn list() -> Result<()> {
     let kubeconfig = running.0.kubeconfig();
     let before = process::resident_kib(running.pid()?)?;
     block_on(async {
+        // No controller runs here that would make the account every pod needs.
+        let accounts: Api<ServiceAccount> = rig::client(&kubeconfig)?.api();
+        let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": { "name": "default", "namespace": "default" } });
+        accounts.create_value(&account).await?;
         let mut fillers = JoinSet::new();
         for filler in 0..FILLERS {
             let api: Api<Pod> = rig::client(&kubeconfig)?.api();
