@@ -1,6 +1,6 @@
 //! What the client needs to know of an object type: where it is served and its identity. Every `k8s-openapi` type is
 //! an [`Object`]; consumers that hold many objects implement it for a *projection*, a struct with only the fields they
-//! read, decoded straight from the wire.
+//! read, decoded straight from the wire; [`crate::projection!`] does that.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -111,6 +111,36 @@ where
     fn trim(&mut self) {
         k8s_openapi::Metadata::metadata_mut(self).managed_fields = None;
     }
+}
+
+/// Makes a struct with a `metadata` field a projection of a resource: `projection!(Pod as core::v1::Pod)`. Where the
+/// resource is served is stated once, by the type after `as` (any [`Object`], as a rule `k8s-openapi`'s). A metadata
+/// type other than [`Meta`] follows after a comma, and a `trim` function after that.
+#[macro_export]
+macro_rules! projection {
+    ($of:ty as $resource:ty) => {
+        $crate::projection!($of as $resource, $crate::Meta);
+    };
+    ($of:ty as $resource:ty, $meta:ty $(, trim = $trim:expr)?) => {
+        impl $crate::Object for $of {
+            const GROUP: &'static str = <$resource as $crate::Object>::GROUP;
+            const VERSION: &'static str = <$resource as $crate::Object>::VERSION;
+            const KIND: &'static str = <$resource as $crate::Object>::KIND;
+            const PLURAL: &'static str = <$resource as $crate::Object>::PLURAL;
+            const NAMESPACED: bool = <$resource as $crate::Object>::NAMESPACED;
+            type Meta = $meta;
+
+            fn metadata(&self) -> &Self::Meta {
+                &self.metadata
+            }
+            $(
+                fn trim(&mut self) {
+                    let trim: fn(&mut Self) = $trim;
+                    trim(self);
+                }
+            )?
+        }
+    };
 }
 
 impl Metadata for meta_v1::ObjectMeta {

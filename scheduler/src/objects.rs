@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use api_client::{Meta, Object};
+use api_client::Meta;
 use k8s_openapi::api::core::v1::{Affinity, Taint, Toleration, TopologySpreadConstraint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::Deserialize;
@@ -56,18 +56,7 @@ pub struct Pod {
     pub unscheduled_message: Option<String>,
 }
 
-impl Object for Pod {
-    const GROUP: &'static str = "";
-    const VERSION: &'static str = "v1";
-    const KIND: &'static str = "Pod";
-    const PLURAL: &'static str = "pods";
-    const NAMESPACED: bool = true;
-    type Meta = Meta;
-
-    fn metadata(&self) -> &Meta {
-        &self.metadata
-    }
-}
+api_client::projection!(Pod as k8s_openapi::api::core::v1::Pod);
 
 /// A node as the scheduler knows it.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -83,18 +72,7 @@ pub struct Node {
     pub images: BTreeMap<String, i64>,
 }
 
-impl Object for Node {
-    const GROUP: &'static str = "";
-    const VERSION: &'static str = "v1";
-    const KIND: &'static str = "Node";
-    const PLURAL: &'static str = "nodes";
-    const NAMESPACED: bool = false;
-    type Meta = Meta;
-
-    fn metadata(&self) -> &Meta {
-        &self.metadata
-    }
-}
+api_client::projection!(Node as k8s_openapi::api::core::v1::Node);
 
 /// Whether a label selector selects `labels`. An absent selector selects nothing, an empty one everything.
 pub fn selects(selector: Option<&LabelSelector>, labels: &BTreeMap<String, String>) -> bool {

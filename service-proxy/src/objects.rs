@@ -1,7 +1,7 @@
 //! Projections of Services and EndpointSlices: the fields this crate reads, and nothing else, because every node
 //! holds all of them.
 
-use api_client::{Meta, Object};
+use api_client::Meta;
 use serde::Deserialize;
 
 /// `discovery.k8s.io/v1`: the label that names an EndpointSlice's Service (`discovery.LabelServiceName`).
@@ -18,18 +18,7 @@ pub struct Service {
     pub status: ServiceStatus,
 }
 
-impl Object for Service {
-    const GROUP: &'static str = "";
-    const VERSION: &'static str = "v1";
-    const KIND: &'static str = "Service";
-    const PLURAL: &'static str = "services";
-    const NAMESPACED: bool = true;
-    type Meta = Meta;
-
-    fn metadata(&self) -> &Meta {
-        &self.metadata
-    }
-}
+api_client::projection!(Service as k8s_openapi::api::core::v1::Service);
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -85,18 +74,7 @@ pub struct EndpointSlice {
     pub ports: Vec<EndpointPort>,
 }
 
-impl Object for EndpointSlice {
-    const GROUP: &'static str = "discovery.k8s.io";
-    const VERSION: &'static str = "v1";
-    const KIND: &'static str = "EndpointSlice";
-    const PLURAL: &'static str = "endpointslices";
-    const NAMESPACED: bool = true;
-    type Meta = Meta;
-
-    fn metadata(&self) -> &Meta {
-        &self.metadata
-    }
-}
+api_client::projection!(EndpointSlice as k8s_openapi::api::discovery::v1::EndpointSlice);
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use api_client::{
-    Api, Cache, Client, DeleteParams, ListParams, Meta, Object, ObjectKey, Patch, Revision,
+    Api, Cache, Client, DeleteParams, ListParams, Meta, ObjectKey, Patch, Revision,
     events::{EventType, ObjectReference, Recorder},
 };
 use async_trait::async_trait;
@@ -48,21 +48,14 @@ struct Port {
     port: i32,
 }
 
-impl Object for Service {
-    const GROUP: &'static str = "";
-    const VERSION: &'static str = "v1";
-    const KIND: &'static str = "Service";
-    const PLURAL: &'static str = "services";
-    const NAMESPACED: bool = true;
-    type Meta = Meta;
-    fn metadata(&self) -> &Meta {
-        &self.metadata
+api_client::projection!(
+    Service as core::Service,
+    Meta,
+    trim = |service| {
+        service.metadata.labels.clear();
+        service.metadata.owner_references.clear();
     }
-    fn trim(&mut self) {
-        self.metadata.labels.clear();
-        self.metadata.owner_references.clear();
-    }
-}
+);
 
 /// Only the identity of a pod: what the answer to a status patch is read for.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -71,17 +64,7 @@ struct PodIdentity {
     metadata: Meta,
 }
 
-impl Object for PodIdentity {
-    const GROUP: &'static str = "";
-    const VERSION: &'static str = "v1";
-    const KIND: &'static str = "Pod";
-    const PLURAL: &'static str = "pods";
-    const NAMESPACED: bool = true;
-    type Meta = Meta;
-    fn metadata(&self) -> &Meta {
-        &self.metadata
-    }
-}
+api_client::projection!(PodIdentity as core::Pod);
 
 pub struct ApiCluster {
     pods: Api<Pod>,

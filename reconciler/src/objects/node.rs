@@ -1,6 +1,6 @@
 //! The node as controllers see it.
 
-use api_client::{ListParams, Meta, Object};
+use api_client::{ListParams, Meta};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Taint;
 use serde::Deserialize;
@@ -44,18 +44,7 @@ pub struct NodeCondition {
     pub last_transition_time: Option<Timestamp>,
 }
 
-impl Object for Node {
-    const GROUP: &'static str = "";
-    const VERSION: &'static str = "v1";
-    const KIND: &'static str = "Node";
-    const PLURAL: &'static str = "nodes";
-    const NAMESPACED: bool = false;
-    type Meta = Meta;
-
-    fn metadata(&self) -> &Meta {
-        &self.metadata
-    }
-}
+api_client::projection!(Node as k8s_openapi::api::core::v1::Node);
 
 impl Cached for Node {}
 
@@ -91,18 +80,7 @@ impl NodeLease {
     pub const NAMESPACE: &'static str = "kube-node-lease";
 }
 
-impl Object for NodeLease {
-    const GROUP: &'static str = "coordination.k8s.io";
-    const VERSION: &'static str = "v1";
-    const KIND: &'static str = "Lease";
-    const PLURAL: &'static str = "leases";
-    const NAMESPACED: bool = true;
-    type Meta = Meta;
-
-    fn metadata(&self) -> &Meta {
-        &self.metadata
-    }
-}
+api_client::projection!(NodeLease as k8s_openapi::api::coordination::v1::Lease);
 
 impl Cached for NodeLease {
     fn params() -> ListParams {

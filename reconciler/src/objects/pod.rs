@@ -1,6 +1,6 @@
 //! The pod as controllers see it. Every pod of the cluster is held, so each field has a reader.
 
-use api_client::{Index, Meta, Object};
+use api_client::{Index, Meta};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Toleration;
 use serde::Deserialize;
@@ -105,18 +105,7 @@ pub struct Terminated {
     pub finished_at: Option<Timestamp>,
 }
 
-impl Object for Pod {
-    const GROUP: &'static str = "";
-    const VERSION: &'static str = "v1";
-    const KIND: &'static str = "Pod";
-    const PLURAL: &'static str = "pods";
-    const NAMESPACED: bool = true;
-    type Meta = Meta<PodAnnotations>;
-
-    fn metadata(&self) -> &Self::Meta {
-        &self.metadata
-    }
-}
+api_client::projection!(Pod as k8s_openapi::api::core::v1::Pod, Meta<PodAnnotations>);
 
 impl Cached for Pod {
     const INDEXES: &'static [Index<Self>] = &[

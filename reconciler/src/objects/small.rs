@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api_client::{ListParams, Meta, Object};
+use api_client::{ListParams, Meta};
 use serde::Deserialize;
 
 use crate::engine::Cached;
@@ -20,18 +20,7 @@ impl RootCa {
     pub const KEY: &'static str = "ca.crt";
 }
 
-impl Object for RootCa {
-    const GROUP: &'static str = "";
-    const VERSION: &'static str = "v1";
-    const KIND: &'static str = "ConfigMap";
-    const PLURAL: &'static str = "configmaps";
-    const NAMESPACED: bool = true;
-    type Meta = Meta;
-
-    fn metadata(&self) -> &Meta {
-        &self.metadata
-    }
-}
+api_client::projection!(RootCa as k8s_openapi::api::core::v1::ConfigMap);
 
 impl Cached for RootCa {
     fn params() -> ListParams {
@@ -45,17 +34,6 @@ pub struct ServiceAccount {
     pub metadata: Meta,
 }
 
-impl Object for ServiceAccount {
-    const GROUP: &'static str = "";
-    const VERSION: &'static str = "v1";
-    const KIND: &'static str = "ServiceAccount";
-    const PLURAL: &'static str = "serviceaccounts";
-    const NAMESPACED: bool = true;
-    type Meta = Meta;
-
-    fn metadata(&self) -> &Meta {
-        &self.metadata
-    }
-}
+api_client::projection!(ServiceAccount as k8s_openapi::api::core::v1::ServiceAccount);
 
 impl Cached for ServiceAccount {}

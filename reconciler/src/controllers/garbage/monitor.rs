@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use api_client::discovery::{self, Discovery, Served};
 use api_client::list_watch::{Delivery, ListWatch};
-use api_client::{Client, GroupVersionResource, ListParams, Object, ObjectKey, OwnerReference};
+use api_client::{Client, GroupVersionResource, ListParams, ObjectKey, OwnerReference, PartialObject};
 use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::sync::{Notify, watch};
@@ -61,18 +61,7 @@ impl api_client::Metadata for ObservedMeta {
     }
 }
 
-impl Object for Observed {
-    const GROUP: &'static str = "meta.k8s.io";
-    const VERSION: &'static str = "v1";
-    const KIND: &'static str = "PartialObjectMetadata";
-    const PLURAL: &'static str = "";
-    const NAMESPACED: bool = true;
-    type Meta = ObservedMeta;
-
-    fn metadata(&self) -> &ObservedMeta {
-        &self.metadata
-    }
-}
+api_client::projection!(Observed as PartialObject, ObservedMeta);
 
 /// The graph and the table of resources it speaks of.
 #[derive(Default)]
