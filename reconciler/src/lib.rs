@@ -14,7 +14,10 @@ use std::sync::Arc;
 use api_client::events::Recorder;
 use api_client::leader::Elector;
 use api_client::{Client, ObjectKey};
+use controllers::replicaset::Replicas;
 use engine::{Caches, Controller, Engine, Metrics};
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::ReplicationController;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
@@ -67,7 +70,8 @@ async fn drive(client: Client, options: Options, shutdown: CancellationToken) {
 pub fn controllers(client: &Client, caches: &Caches, options: &Options) -> Vec<Arc<dyn Controller>> {
     let mut all: Vec<Arc<dyn Controller>> = vec![
         Arc::new(controllers::deployment::Deployments::new(caches)),
-        Arc::new(controllers::replicaset::ReplicaSets::new(caches)),
+        Arc::new(Replicas::<ReplicaSet>::new(caches)),
+        Arc::new(Replicas::<ReplicationController>::new(caches)),
         Arc::new(controllers::endpointslice::EndpointSlices::new(caches)),
         Arc::new(controllers::endpoints::EndpointsController::new(caches)),
         Arc::new(controllers::serviceaccount::DefaultServiceAccounts::new(caches)),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use api::selector::LabelSelector;
-use api_client::{Metadata, Object, ObjectKey, Patch};
+use api_client::{Cache, Change, Metadata, Object, ObjectKey, Patch};
 use serde_json::json;
 
 use crate::engine::{Error, Work};
@@ -82,4 +82,26 @@ pub async fn enforce<T: Owned, O: Object>(
         work.patch::<T>(&object.key(), &Patch::Strategic(patch)).await?;
     }
     Ok(())
+}
+
+/// An object wakes its controller, also the one it had; one without, every owner of the kind that might adopt it.
+pub fn wake_owners<T: Owned, O: Object>(
+    owners: &Cache<O>,
+    selector: impl Fn(&O) -> LabelSelector,
+    change: &Change<T>,
+    wake: &dyn Fn(ObjectKey),
+) {
+    let namespace = change.key.namespace.as_str();
+    for owner in [&change.old, &change.new].into_iter().flatten().filter_map(|object| object.controller()) {
+        if owner.is::<O>() {
+            wake(ObjectKey::new(namespace, owner.name));
+        }
+    }
+    if let Some(orphan) = change.new.as_ref().filter(|object| object.controller().is_none()) {
+        for candidate in owners.snapshot().namespace(namespace) {
+            if selects(&selector(candidate), &**orphan) {
+                wake(candidate.key());
+            }
+        }
+    }
 }

@@ -5,17 +5,19 @@ mod node;
 mod owned;
 mod pod;
 mod small;
+#[cfg(test)]
+mod tests;
 
 use api_client::Index;
-use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, Service};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, PersistentVolumeClaim, ReplicationController, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 pub use node::{Node, NodeCondition, NodeLease, NodeLeaseSpec, NodeSpec, NodeStatus};
-pub use owned::{Owned, Owner, annotation_of, compile, controller_of, has_labels, label_of, selects};
+pub use owned::{ControllerRef, Owned, Owner, annotation_of, compile, controller_of, has_labels, label_of, selects};
 pub use pod::{
-    Condition, Container, ContainerPort, ContainerState, ContainerStatus, Pod, PodAnnotations, PodIp, PodSpec,
-    PodStatus, Terminated,
+    ClaimSource, ClaimVolume, Condition, Container, ContainerPort, ContainerState, ContainerStatus, Pod,
+    PodAnnotations, PodIp, PodSpec, PodStatus, Terminated,
 };
 
 pub use small::{RootCa, ServiceAccount};
@@ -31,6 +33,8 @@ pub const ORPHANS: &str = "orphans";
 pub const BY_SERVICE: &str = "service";
 
 impl Cached for Deployment {}
+impl Cached for DaemonSet {}
+impl Cached for StatefulSet {}
 impl Cached for Namespace {}
 impl Cached for Service {}
 impl Cached for Endpoints {}
@@ -40,18 +44,20 @@ impl Cached for EndpointSlice {
         of: |slice| label_of(&slice.metadata, "kubernetes.io/service-name").unwrap_or_default(),
     }];
 }
-impl Cached for ReplicaSet {
-    const INDEXES: &'static [Index<Self>] = &[
-        Index { name: BY_CONTROLLER, of: |object| controller_of(&object.metadata).map_or("", |o| &o.uid) },
-        Index { name: ORPHANS, of: |object| orphan_namespace(&object.metadata) },
-    ];
+impl Cached for PersistentVolumeClaim {}
+
+/// Kinds that are owned and claimed: by owner, and those without one by namespace.
+macro_rules! claimed {
+    ($($kind:ty),+ $(,)?) => {$(
+        impl Cached for $kind {
+            const INDEXES: &'static [Index<Self>] = &[
+                Index { name: BY_CONTROLLER, of: |object| controller_of(&object.metadata).map_or("", |o| &o.uid) },
+                Index { name: ORPHANS, of: |object| orphan_namespace(&object.metadata) },
+            ];
+        }
+    )+};
 }
-impl Cached for ControllerRevision {
-    const INDEXES: &'static [Index<Self>] = &[
-        Index { name: BY_CONTROLLER, of: |object| controller_of(&object.metadata).map_or("", |o| &o.uid) },
-        Index { name: ORPHANS, of: |object| orphan_namespace(&object.metadata) },
-    ];
-}
+claimed!(ReplicaSet, ReplicationController, ControllerRevision);
 
 fn orphan_namespace(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> &str {
     if controller_of(metadata).is_some() { "" } else { metadata.namespace.as_deref().unwrap_or_default() }

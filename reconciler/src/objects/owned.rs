@@ -4,21 +4,43 @@ use std::collections::BTreeMap;
 
 use api::selector::{LabelSelector, Operator, Requirement};
 use api_client::Object;
+use k8s_openapi::api::apps::v1::{ControllerRevision, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta_v1;
 use serde_json::{Value, json};
 
 use super::Pod;
 
+/// The controlling owner, as an object names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControllerRef<'a> {
+    pub api_version: &'a str,
+    pub kind: &'a str,
+    pub name: &'a str,
+    pub uid: &'a str,
+}
+
+impl ControllerRef<'_> {
+    /// Whether the owner is of this kind, in any version.
+    pub fn is<K: Object>(&self) -> bool {
+        self.kind == K::KIND && api::meta::split_api_version(self.api_version).0 == K::GROUP
+    }
+}
+
 /// An object that a controller may own.
 pub trait Owned: Object {
-    /// The uid of the controlling owner.
-    fn controller_uid(&self) -> Option<&str>;
+    fn controller(&self) -> Option<ControllerRef<'_>>;
     fn label(&self, name: &str) -> Option<&str>;
+
+    /// The uid of the controlling owner.
+    fn controller_uid(&self) -> Option<&str> {
+        self.controller().map(|o| o.uid)
+    }
 }
 
 impl Owned for Pod {
-    fn controller_uid(&self) -> Option<&str> {
-        self.metadata.controller().map(|o| o.uid.as_str())
+    fn controller(&self) -> Option<ControllerRef<'_>> {
+        let owner = self.metadata.controller()?;
+        Some(ControllerRef { api_version: &owner.api_version, kind: &owner.kind, name: &owner.name, uid: &owner.uid })
     }
     fn label(&self, name: &str) -> Option<&str> {
         self.metadata.labels.get(name).map(String::as_str)
@@ -43,8 +65,10 @@ pub fn annotation_of<'a>(metadata: &'a meta_v1::ObjectMeta, name: &str) -> Optio
 macro_rules! owned {
     ($($kind:ty),+ $(,)?) => {$(
         impl Owned for $kind {
-            fn controller_uid(&self) -> Option<&str> {
-                controller_of(&self.metadata).map(|o| o.uid.as_str())
+            fn controller(&self) -> Option<ControllerRef<'_>> {
+                let owner = controller_of(&self.metadata)?;
+                let (api_version, kind) = (&owner.api_version, &owner.kind);
+                Some(ControllerRef { api_version, kind, name: &owner.name, uid: &owner.uid })
             }
             fn label(&self, name: &str) -> Option<&str> {
                 label_of(&self.metadata, name)
@@ -52,7 +76,7 @@ macro_rules! owned {
         }
     )+};
 }
-owned!(k8s_openapi::api::apps::v1::ReplicaSet, k8s_openapi::api::apps::v1::ControllerRevision);
+owned!(ReplicaSet, ControllerRevision);
 
 /// The owner that a controller enters into the objects it makes or adopts.
 #[derive(Clone, Debug, PartialEq, Eq)]

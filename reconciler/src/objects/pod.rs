@@ -2,8 +2,8 @@
 
 use api_client::{Index, Meta};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Toleration;
-use serde::Deserialize;
+use k8s_openapi::api::core::v1::{EphemeralVolumeSource, NodeAffinity, PersistentVolumeClaimTemplate, Toleration};
+use serde::{Deserialize, Deserializer};
 
 use crate::engine::Cached;
 
@@ -33,6 +33,77 @@ pub struct PodSpec {
     pub tolerations: Vec<Toleration>,
     pub containers: Vec<Container>,
     pub init_containers: Vec<Container>,
+    /// Only volumes that are claims.
+    #[serde(deserialize_with = "claim_volumes")]
+    pub volumes: Vec<ClaimVolume>,
+    /// The node that the required node affinity names: where a daemon's pod is meant to run.
+    #[serde(rename = "affinity", deserialize_with = "target_node")]
+    pub target_node: Option<String>,
+}
+
+/// A volume backed by a PersistentVolumeClaim.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClaimVolume {
+    pub name: String,
+    pub claim: ClaimSource,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClaimSource {
+    /// The name of a claim.
+    Named(String),
+    /// A claim made for this pod (generic ephemeral volume).
+    Ephemeral(Box<PersistentVolumeClaimTemplate>),
+}
+
+impl ClaimVolume {
+    /// The name of the claim of this volume in a pod of this name.
+    pub fn claim_name(&self, pod: &str) -> String {
+        match &self.claim {
+            ClaimSource::Named(name) => name.clone(),
+            ClaimSource::Ephemeral(_) => format!("{pod}-{}", self.name),
+        }
+    }
+}
+
+fn claim_volumes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ClaimVolume>, D::Error> {
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Volume {
+        name: String,
+        persistent_volume_claim: Option<Named>,
+        ephemeral: Option<EphemeralVolumeSource>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Named {
+        claim_name: String,
+    }
+    let volumes = Option::<Vec<Volume>>::deserialize(deserializer)?.unwrap_or_default();
+    let claims = volumes.into_iter().filter_map(|volume| {
+        let named = volume.persistent_volume_claim.map(|c| ClaimSource::Named(c.claim_name));
+        let template = volume.ephemeral.and_then(|e| e.volume_claim_template);
+        let claim = named.or_else(|| template.map(|t| ClaimSource::Ephemeral(Box::new(t))))?;
+        Some(ClaimVolume { name: volume.name, claim })
+    });
+    Ok(claims.collect())
+}
+
+/// `util.GetTargetNodeName`, where the pod is not bound: the one value of a term that asks for `metadata.name`.
+fn target_node<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let affinity = Option::<NodeAffinityOf>::deserialize(deserializer)?.unwrap_or_default();
+    let required = affinity.node_affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution);
+    let terms = required.map(|r| r.node_selector_terms).unwrap_or_default();
+    let mut fields = terms.into_iter().flat_map(|t| t.match_fields.unwrap_or_default());
+    let named = fields.find(|f| f.key == "metadata.name" && f.operator == "In");
+    let mut values = named.and_then(|f| f.values).unwrap_or_default();
+    Ok(if values.len() == 1 { values.pop() } else { None })
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeAffinityOf {
+    node_affinity: Option<NodeAffinity>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -138,6 +209,11 @@ impl Pod {
     /// `controller.IsPodActive`.
     pub fn is_active(&self) -> bool {
         !self.is_terminal() && !self.metadata.is_deleting()
+    }
+
+    /// The node it runs on, or is meant for by its affinity (`util.GetTargetNodeName`).
+    pub fn node_or_target(&self) -> Option<&str> {
+        if self.spec.node_name.is_empty() { self.spec.target_node.as_deref() } else { Some(&self.spec.node_name) }
     }
 
     /// `controller.IsPodTerminating`.

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::claim;
 use crate::engine::{Caches, Controller, Done, Error, Inputs, Output, Work};
-use crate::objects::{BY_CONTROLLER, ORPHANS, Owned, Owner, Pod, compile, controller_of, selects};
+use crate::objects::{BY_CONTROLLER, ORPHANS, Owned, Owner, Pod, compile, controller_of};
 
 pub struct Deployments {
     deployments: Cache<Deployment>,
@@ -44,7 +44,8 @@ impl Controller for Deployments {
     fn inputs(&self, inputs: &mut Inputs) {
         inputs.primary(&self.deployments);
         let deployments = self.deployments.clone();
-        inputs.watch(&self.replica_sets, move |change, wake| wake_owners(&deployments, change, wake));
+        let selector = |d: &Deployment| compile(d.spec.as_ref().map(|s| &s.selector));
+        inputs.watch(&self.replica_sets, move |change, wake| claim::wake_owners(&deployments, selector, change, wake));
         let replica_sets = self.replica_sets.clone();
         inputs.watch(&self.pods, move |change, wake| wake_recreating(&replica_sets, change, wake));
     }
@@ -147,24 +148,6 @@ fn is_ours(deployment: &Deployment, taken: &ReplicaSet) -> bool {
     let templates = (taken.spec.as_ref().and_then(|s| s.template.as_ref()), deployment.spec.as_ref());
     let same = matches!(templates, (Some(a), Some(spec)) if template::equal(a, &spec.template));
     same && taken.controller_uid() == deployment.metadata.uid.as_deref()
-}
-
-/// A replica set wakes its deployment; one without, all that might adopt it.
-fn wake_owners(deployments: &Cache<Deployment>, change: &Change<ReplicaSet>, wake: &dyn Fn(ObjectKey)) {
-    let namespace = &change.key.namespace;
-    let states = [&change.old, &change.new];
-    for owner in states.into_iter().flatten().filter_map(|set| controller_of(&set.metadata)) {
-        if owner.kind == Deployment::KIND {
-            wake(ObjectKey::new(namespace.as_str(), owner.name.as_str()));
-        }
-    }
-    if let Some(set) = change.new.as_ref().filter(|set| controller_of(&set.metadata).is_none()) {
-        for candidate in deployments.snapshot().namespace(namespace) {
-            if selects(&compile(candidate.spec.as_ref().map(|s| &s.selector)), &**set) {
-                wake(candidate.key());
-            }
-        }
-    }
 }
 
 /// The end of a pod wakes its deployment: one with strategy Recreate may be waiting for it.
