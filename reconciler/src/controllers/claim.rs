@@ -24,9 +24,18 @@ pub fn claim<'a, T: Owned>(
     selector: &LabelSelector,
     candidates: impl Iterator<Item = &'a Arc<T>>,
 ) -> Claim<T> {
+    claim_where(owner, |object| selects(selector, object), candidates)
+}
+
+/// Like [`claim`], where more than a selector decides what matches.
+pub fn claim_where<'a, T: Owned>(
+    owner: &Owner,
+    matches: impl Fn(&T) -> bool,
+    candidates: impl Iterator<Item = &'a Arc<T>>,
+) -> Claim<T> {
     let mut claim = Claim { owned: Vec::new(), adopt: Vec::new(), release: Vec::new() };
     for object in candidates {
-        let matches = selects(selector, &**object);
+        let matches = matches(object);
         match object.controller_uid() {
             Some(uid) if uid == owner.uid => {
                 if matches {

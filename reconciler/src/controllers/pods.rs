@@ -58,14 +58,23 @@ pub async fn create(
     pod: &Value,
     count: usize,
 ) -> Result<(), Error> {
-    let mut left = count.min(BURST_PODS);
+    let pods = vec![pod; count.min(BURST_PODS)];
+    in_growing_batches(&pods, |pod| create_one(work, regarding, namespace, pod)).await
+}
+
+/// Runs `each` for every item, all items of a batch at once, in batches that double. Stops at the first batch with a
+/// failure and gives its first error (`slowStartBatch`).
+pub async fn in_growing_batches<'a, T, F>(items: &'a [T], each: impl Fn(&'a T) -> F) -> Result<(), Error>
+where
+    F: Future<Output = Result<(), Error>>,
+{
+    let mut left = items;
     let mut batch = FIRST_BATCH;
-    while left > 0 {
-        batch = batch.min(left);
-        let created = join_all((0..batch).map(|_| create_one(work, regarding, namespace, pod))).await;
-        created.into_iter().collect::<Result<(), Error>>()?;
-        left -= batch;
-        batch *= 2;
+    while !left.is_empty() {
+        let (now, later) = left.split_at(batch.min(left.len()));
+        join_all(now.iter().map(&each)).await.into_iter().collect::<Result<(), Error>>()?;
+        left = later;
+        batch = (batch * 2).min(BURST_PODS);
     }
     Ok(())
 }

@@ -4,7 +4,6 @@ pub mod plan;
 mod revision;
 mod scale;
 mod status;
-pub mod template;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +18,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use plan::Step;
 use serde_json::{Value, json};
 
-use super::claim;
+use super::{claim, template};
 use crate::engine::{Caches, Controller, Done, Error, Inputs, Output, Work};
 use crate::objects::{BY_CONTROLLER, ORPHANS, Owned, Owner, Pod, compile, controller_of};
 

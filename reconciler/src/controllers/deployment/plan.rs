@@ -9,11 +9,12 @@ use std::time::Duration;
 use api_client::{Object, ObjectKey};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
 use super::status::{self, PAUSED, PROGRESSING, Status, TIMED_OUT, condition};
-use super::{revision, scale, template};
+use super::{revision, scale};
+use crate::controllers::int_or_percent::scaled;
+use crate::controllers::template;
 use crate::objects::Owner;
 
 pub const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -564,18 +565,4 @@ fn created_object(set: &Set) -> Value {
         object.remove("status");
     }
     object
-}
-
-/// An absolute number or a percentage of `of` (`GetScaledValueFromIntOrPercent`); absent and malformed count as 0.
-pub fn scaled(value: Option<&IntOrString>, of: i32, round_up: bool) -> i32 {
-    match value {
-        None => 0,
-        Some(IntOrString::Int(n)) => *n,
-        Some(IntOrString::String(text)) => {
-            let percent: i64 = text.strip_suffix('%').and_then(|p| p.parse().ok()).unwrap_or_default();
-            let hundredfold = percent * i64::from(of);
-            let rounded = if round_up { (hundredfold + 99) / 100 } else { hundredfold / 100 };
-            i32::try_from(rounded).unwrap_or(i32::MAX)
-        }
-    }
 }
