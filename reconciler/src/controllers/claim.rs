@@ -65,10 +65,13 @@ pub async fn enforce<T: Owned, O: Object>(
     claim: &Claim<T>,
 ) -> Result<(), Error> {
     for object in &claim.release {
-        let patch = json!({"metadata": {
+        let mut patch = json!({"metadata": {
             "uid": object.metadata().uid(),
             "ownerReferences": [{"$patch": "delete", "uid": owner.uid}],
         }});
+        if let Some(finalizer) = owner.finalizer {
+            patch["metadata"]["$deleteFromPrimitiveList/finalizers"] = json!([finalizer]);
+        }
         match work.patch::<T>(&object.key(), &Patch::Strategic(patch)).await {
             Ok(_) => {}
             // Gone, or without owner references: nothing left to release.
@@ -87,7 +90,10 @@ pub async fn enforce<T: Owned, O: Object>(
         });
     }
     for object in &claim.adopt {
-        let patch = json!({"metadata": {"uid": object.metadata().uid(), "ownerReferences": [owner.reference()]}});
+        let mut patch = json!({"metadata": {"uid": object.metadata().uid(), "ownerReferences": [owner.reference()]}});
+        if let Some(finalizer) = owner.finalizer {
+            patch["metadata"]["finalizers"] = json!([finalizer]);
+        }
         work.patch::<T>(&object.key(), &Patch::Strategic(patch)).await?;
     }
     Ok(())

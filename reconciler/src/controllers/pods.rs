@@ -2,9 +2,11 @@
 //! `RealPodControl`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use api_client::events::ObjectReference;
 use api_client::{DeleteParams, Object};
+use futures_util::TryFutureExt;
 use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::{Value, json};
@@ -50,7 +52,7 @@ fn name_prefix(owner: &str) -> String {
     if api::name::dns1123_subdomain(owner).is_empty() { prefix } else { owner.to_owned() }
 }
 
-/// Creates `count` pods in batches that double. Stops at the first failed batch and gives its first error.
+/// Creates `count` pods alike, in growing batches.
 pub async fn create(
     work: &Work,
     regarding: &ObjectReference,
@@ -60,6 +62,24 @@ pub async fn create(
 ) -> Result<(), Error> {
     let pods = vec![pod; count.min(BURST_PODS)];
     in_growing_batches(&pods, |pod| create_one(work, regarding, namespace, pod)).await
+}
+
+/// Creates these pods in growing batches; gives how many it made, and the first error.
+pub async fn create_all(
+    work: &Work,
+    regarding: &ObjectReference,
+    namespace: &str,
+    pods: &[Value],
+) -> (usize, Result<(), Error>) {
+    let created = AtomicUsize::new(0);
+    let each = |pod| {
+        let creating = create_one(work, regarding, namespace, pod);
+        creating.inspect_ok(|()| {
+            created.fetch_add(1, Ordering::Relaxed);
+        })
+    };
+    let result = in_growing_batches(pods, each).await;
+    (created.into_inner(), result)
 }
 
 /// Runs `each` for every item, all items of a batch at once, in batches that double. Stops at the first batch with a

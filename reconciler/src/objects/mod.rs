@@ -10,6 +10,7 @@ mod tests;
 
 use api_client::Index;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, PersistentVolumeClaim, ReplicationController, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
@@ -35,6 +36,7 @@ pub const BY_SERVICE: &str = "service";
 impl Cached for Deployment {}
 impl Cached for DaemonSet {}
 impl Cached for StatefulSet {}
+impl Cached for CronJob {}
 impl Cached for Namespace {}
 impl Cached for Service {}
 impl Cached for Endpoints {}
@@ -57,7 +59,7 @@ macro_rules! claimed {
         }
     )+};
 }
-claimed!(ReplicaSet, ReplicationController, ControllerRevision);
+claimed!(ReplicaSet, ReplicationController, ControllerRevision, Job);
 
 fn orphan_namespace(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> &str {
     if controller_of(metadata).is_some() { "" } else { metadata.namespace.as_deref().unwrap_or_default() }

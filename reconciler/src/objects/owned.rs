@@ -86,6 +86,8 @@ pub struct Owner {
     pub name: String,
     pub uid: String,
     pub deleting: bool,
+    /// A finalizer that owned objects carry: given when adopted, taken away when released.
+    pub finalizer: Option<&'static str>,
 }
 
 impl Owner {
@@ -98,7 +100,12 @@ impl Owner {
             name: metadata.name().to_owned(),
             uid: metadata.uid().to_owned(),
             deleting: metadata.is_deleting(),
+            finalizer: None,
         }
+    }
+
+    pub fn with_finalizer(self, finalizer: &'static str) -> Self {
+        Self { finalizer: Some(finalizer), ..self }
     }
 
     /// The controller reference (`metav1.NewControllerRef`).

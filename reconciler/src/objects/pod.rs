@@ -13,6 +13,12 @@ use crate::engine::Cached;
 pub struct PodAnnotations {
     #[serde(rename = "controller.kubernetes.io/pod-deletion-cost")]
     pub deletion_cost: Option<String>,
+    #[serde(rename = "batch.kubernetes.io/job-completion-index")]
+    pub completion_index: Option<String>,
+    #[serde(rename = "batch.kubernetes.io/job-index-failure-count")]
+    pub index_failures: Option<String>,
+    #[serde(rename = "batch.kubernetes.io/job-index-ignored-failure-count")]
+    pub index_ignored_failures: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

@@ -22,6 +22,7 @@ fn subject(template: &PodTemplateSpec, collisions: i32) -> Subject<'_> {
         name: "db".into(),
         uid: "u".into(),
         deleting: false,
+        finalizer: None,
     };
     Subject { owner, namespace: "a", annotations: None, template, hash_label: plan::HASH_LABEL, collisions }
 }

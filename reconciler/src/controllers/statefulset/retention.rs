@@ -109,7 +109,8 @@ pub fn owners(set: &Set<'_>, claim: &PersistentVolumeClaim, pod: &User<'_>) -> O
     }
     if of_pod {
         let (name, uid) = (pod.name.to_owned(), pod.uid.to_owned());
-        let owner = Owner { api_version: Pod::api_version(), kind: Pod::KIND, name, uid, deleting: false };
+        let owner =
+            Owner { api_version: Pod::api_version(), kind: Pod::KIND, name, uid, deleting: false, finalizer: None };
         owners.push(owner.reference());
     }
     Owners::Write(owners)
