@@ -19,6 +19,7 @@ pub mod options;
 pub mod paths;
 pub mod pod;
 pub mod probe;
+pub mod progress;
 mod run;
 pub mod runtime;
 pub mod sandbox;
@@ -27,5 +28,6 @@ pub mod volume;
 
 pub use cleanup::{Error as CleanupError, cleanup};
 pub use options::Options;
+pub use progress::Progress;
 pub use run::{Error, run};
 pub use sandbox::pid::pause;

@@ -51,6 +51,8 @@ pub struct Options {
     /// Program and arguments that run as PID 1 of a shared PID namespace.
     /// `agent::pause()` must be what runs then.
     pub pause_command: Vec<String>,
+    /// Where the agent tells how far it is.
+    pub progress: crate::Progress,
 }
 
 impl Options {
@@ -81,6 +83,7 @@ impl Options {
             serving_key: None,
             client_ca: None,
             pause_command: vec![pause, "pause".into()],
+            progress: crate::Progress::default(),
         }
     }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Options, cgroup,
+    Options, Progress, cgroup,
     cluster::server::ApiCluster,
     node::{self, NodeKeeper, lease},
     node_api,
@@ -62,7 +62,7 @@ pub async fn run(client: Client, mut options: Options, shutdown: CancellationTok
     tasks.spawn(lease::keep(client.clone(), options.node_name.clone(), uid, shutdown.clone()));
     tasks.spawn(keeper.keep(client.clone(), node, tasks.clone()));
 
-    if let Some(pods) = shutdown.run_until_cancelled(containerd(&shared)).await {
+    if let Some(pods) = shutdown.run_until_cancelled(containerd(&shared, &options.progress)).await {
         follow(&client, &options, pods, &tasks, &shutdown).await;
     }
     drain(&tasks, &shared.tasks).await;
@@ -70,7 +70,7 @@ pub async fn run(client: Client, mut options: Options, shutdown: CancellationTok
 }
 
 /// What containerd has. Waits for containerd: without it nothing is known and nothing must be started.
-async fn containerd(shared: &Arc<Shared>) -> Pods {
+async fn containerd(shared: &Arc<Shared>, progress: &Progress) -> Pods {
     let mut told = String::new();
     loop {
         let error = match shared.runtime.version().await {
@@ -82,6 +82,7 @@ async fn containerd(shared: &Arc<Shared>) -> Pods {
         };
         // Tried often, told once.
         if error != told {
+            progress.waits_for(format!("containerd: {error}"));
             tracing::warn!(error, "waiting for containerd: pods neither start nor stop until it answers");
             told = error;
         }
@@ -100,10 +101,13 @@ async fn follow(client: &Client, options: &Options, mut pods: Pods, tasks: &Task
     }
     reconcile(&mut pods, &cache);
     pods.complete();
+    let mut questions = options.progress.following();
     loop {
+        options.progress.pods(pods.len());
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = pods.reap() => {}
+            () = questions.answer() => {}
             received = changes.recv() => match received {
                 Some(Received::Change(change)) => match (change.old, change.new) {
                     (old, Some(new)) => {

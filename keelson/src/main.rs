@@ -9,6 +9,7 @@ mod notify;
 mod server;
 mod shutdown;
 mod state;
+mod supervise;
 
 use std::process::ExitCode;
 

@@ -35,6 +35,7 @@ pub fn start(
         options.client_ca = Some(pki.join("ca.crt"));
     }
     let client = clients.client(&format!("system:node:{name}"), &["system:nodes"], "agent");
+    parts.agent = Some(options.progress.clone());
     let stop = parts.stop.clone();
     parts.spawn("agent", async move { Ok(agent::run(client, options, stop).await?) });
 

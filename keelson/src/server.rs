@@ -18,11 +18,12 @@ use tracing::{error, info};
 use crate::args::Component;
 use crate::config::Settings;
 use crate::control_plane::{self, ControlPlane};
+use crate::supervise::Supervision;
 use crate::{node, notify, shutdown};
 
 pub async fn run(settings: Settings) -> Result<()> {
     let asked = shutdown::on_signal()?;
-    let mut parts = Parts { tasks: JoinSet::new(), stop: CancellationToken::new() };
+    let mut parts = Parts { tasks: JoinSet::new(), stop: CancellationToken::new(), agent: None };
     let control_plane = match settings.runs(Component::Apiserver) {
         true => Some(control_plane::start(&settings).await?),
         false => None,
@@ -36,6 +37,7 @@ pub async fn run(settings: Settings) -> Result<()> {
     }
     start_components(&settings, &clients, control_plane.as_ref(), &mut parts)?;
     let address = control_plane.as_ref().map(|c| c.address);
+    let supervision = Supervision { api: control_plane.as_ref().map(|c| c.api.clone()), agent: parts.agent.clone() };
     if let Some(control_plane) = control_plane {
         control_plane.serve(&mut parts);
     }
@@ -43,6 +45,7 @@ pub async fn run(settings: Settings) -> Result<()> {
 
     let ended = tokio::select! {
         () = asked.cancelled() => Ok(()),
+        never = supervision.run() => match never {},
         ended = parts.first_end() => ended,
     };
     notify::stopping();
@@ -93,6 +96,8 @@ fn start_components(
 pub struct Parts {
     tasks: JoinSet<(&'static str, Result<()>)>,
     pub stop: CancellationToken,
+    /// How far the agent is, once there is one.
+    pub agent: Option<agent::Progress>,
 }
 
 impl Parts {

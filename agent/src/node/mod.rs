@@ -68,7 +68,11 @@ impl NodeKeeper {
         loop {
             match self.try_register().await {
                 Ok(node) => return node,
-                Err(error) => tracing::warn!(error = chain(&error), "node is not registered yet"),
+                Err(error) => {
+                    let error = chain(&error);
+                    self.options.progress.waits_for(format!("the node to be registered: {error}"));
+                    tracing::warn!(error, "node is not registered yet");
+                }
             }
             tokio::time::sleep(REGISTER_RETRY).await;
         }
@@ -144,6 +148,7 @@ impl NodeKeeper {
         let mut written_at = Timestamp::now();
         loop {
             self.take_range(&node);
+            let mut unwritten = None;
             let now = Timestamp::now();
             let status = self.status(Some(&node), now).await;
             if plan::differs(node.status.as_ref(), &status) || now.duration_since(written_at) >= REPORT_EVERY {
@@ -153,12 +158,20 @@ impl NodeKeeper {
                         let Some(fresh) = shutdown.run_until_cancelled(self.register()).await else { return };
                         (node, written_at) = (fresh, now);
                     }
-                    Err(error) => tracing::warn!(error = chain(&error), "node status not written"),
+                    Err(error) => {
+                        let error = chain(&error);
+                        tracing::warn!(error, "node status not written");
+                        unwritten = Some(format!("the API server: {error}"));
+                    }
                 }
+            }
+            match unwritten.or_else(|| not_ready(&node)) {
+                Some(cause) => self.options.progress.waits_for(cause),
+                None => self.options.progress.ready(),
             }
             let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone());
             // Pods wait for a ready node: until it is, look often.
-            let pause = if is_ready(&node) { LOOK_EVERY } else { NOT_READY_LOOK_EVERY };
+            let pause = if not_ready(&node).is_none() { LOOK_EVERY } else { NOT_READY_LOOK_EVERY };
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
@@ -191,10 +204,14 @@ async fn changed(changes: &mut Subscription<Node>, range: Option<&str>) {
     }
 }
 
-/// Whether the status that the server has says so.
-fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+/// Why the node is not ready, by the status that the server has; absent when it is.
+fn not_ready(node: &Node) -> Option<String> {
+    let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    match conditions.find(|condition| condition.type_ == "Ready") {
+        Some(ready) if ready.status == "True" => None,
+        Some(ready) => Some(ready.message.clone().unwrap_or_else(|| "the node to be ready".to_owned())),
+        None => Some("the node's first status".to_owned()),
+    }
 }
 
 /// The address of the interface that leads out of this host.

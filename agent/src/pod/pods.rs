@@ -136,6 +136,10 @@ impl Pods {
         self.owners.is_empty()
     }
 
+    pub fn len(&self) -> usize {
+        self.owners.len()
+    }
+
     /// Ids of the pods that have an owner and are still on the server as far as is known.
     pub fn ids(&self) -> Vec<PodId> {
         self.owners.values().filter(|entry| !entry.gone).map(|entry| entry.id.clone()).collect()
