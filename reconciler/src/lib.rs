@@ -72,6 +72,7 @@ pub fn controllers(client: &Client, caches: &Caches, options: &Options) -> Vec<A
         Arc::new(controllers::deployment::Deployments::new(caches)),
         Arc::new(Replicas::<ReplicaSet>::new(caches)),
         Arc::new(Replicas::<ReplicationController>::new(caches)),
+        Arc::new(controllers::daemonset::DaemonSets::new(caches)),
         Arc::new(controllers::statefulset::StatefulSets::new(caches)),
         Arc::new(controllers::job::Jobs::new(caches)),
         Arc::new(controllers::job::OrphanPods::new(caches)),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use api::placement::requirement_holds;
 use api_client::Meta;
 use k8s_openapi::api::core::v1::{Affinity, Taint, Toleration, TopologySpreadConstraint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -83,21 +84,6 @@ pub fn selects(selector: Option<&LabelSelector>, labels: &BTreeMap<String, Strin
             let values = e.values.as_deref().unwrap_or_default();
             requirement_holds(labels.get(&e.key).map(String::as_str), &e.operator, values)
         })
-}
-
-/// One requirement of a label or node selector. An operator this version does not know holds for nothing.
-pub fn requirement_holds(value: Option<&str>, operator: &str, values: &[String]) -> bool {
-    let number = |text: &str| text.parse::<i64>().ok();
-    let bound = || values.first().and_then(|v| number(v));
-    match operator {
-        "In" => value.is_some_and(|v| values.iter().any(|w| w == v)),
-        "NotIn" => value.is_none_or(|v| values.iter().all(|w| w != v)),
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => value.and_then(number).zip(bound()).is_some_and(|(v, b)| v > b),
-        "Lt" => value.and_then(number).zip(bound()).is_some_and(|(v, b)| v < b),
-        _ => false,
-    }
 }
 
 /// The shapes on the wire.

@@ -2,6 +2,7 @@
 
 pub mod claim;
 pub mod clusterrole;
+pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;

@@ -3,6 +3,7 @@
 
 mod node;
 mod owned;
+mod placement;
 mod pod;
 mod small;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 pub use node::{Node, NodeCondition, NodeLease, NodeLeaseSpec, NodeSpec, NodeStatus};
 pub use owned::{ControllerRef, Owned, Owner, annotation_of, compile, controller_of, has_labels, label_of, selects};
+pub use placement::{has_node_labels, selects_node, tolerates};
 pub use pod::{
     ClaimSource, ClaimVolume, Condition, Container, ContainerPort, ContainerState, ContainerStatus, Pod,
     PodAnnotations, PodIp, PodSpec, PodStatus, Terminated,

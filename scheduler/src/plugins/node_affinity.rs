@@ -1,9 +1,10 @@
 //! NodeAffinity: node selectors, required and preferred node affinity.
 
+use api::placement::requirement_holds;
 use k8s_openapi::api::core::v1::NodeSelectorTerm;
 
 use super::{Plugin, refuse};
-use crate::objects::{Node, Pod, requirement_holds};
+use crate::objects::{Node, Pod};
 use crate::verdict::Refusal;
 
 pub fn filter(pod: &Pod, node: &Node) -> Result<(), Refusal> {

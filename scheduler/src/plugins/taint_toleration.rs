@@ -1,5 +1,6 @@
 //! TaintToleration: NoSchedule and NoExecute taints refuse, PreferNoSchedule taints cost score.
 
+use api::placement;
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
 use super::{Plugin, refuse};
@@ -24,15 +25,12 @@ pub fn intolerable(pod: &Pod, node: &Node) -> i64 {
 
 /// `Toleration.ToleratesTaint`.
 pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let absent_or = |given: &Option<String>, wanted: &str| given.as_deref().is_none_or(|g| g.is_empty() || g == wanted);
-    if !absent_or(&toleration.effect, &taint.effect) || !absent_or(&toleration.key, &taint.key) {
-        return false;
-    }
-    match toleration.operator.as_deref() {
-        None | Some("" | "Equal") => {
-            toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
-        }
-        Some("Exists") => true,
-        Some(_) => false,
-    }
+    let toleration = placement::Toleration {
+        key: toleration.key.as_deref().unwrap_or_default(),
+        operator: toleration.operator.as_deref().unwrap_or_default(),
+        value: toleration.value.as_deref().unwrap_or_default(),
+        effect: toleration.effect.as_deref().unwrap_or_default(),
+    };
+    let value = taint.value.as_deref().unwrap_or_default();
+    toleration.tolerates(&placement::Taint { key: &taint.key, value, effect: &taint.effect })
 }

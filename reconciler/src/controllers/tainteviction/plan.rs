@@ -5,6 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
+use crate::objects::tolerates;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stay {
     Forever,
@@ -27,27 +29,6 @@ pub fn stay(taints: &[Taint], tolerations: &[Toleration], now: Timestamp) -> Sta
         }
     }
     until.map_or(Stay::Forever, Stay::Until)
-}
-
-/// `Toleration.ToleratesTaint`.
-pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let set = |text: &Option<String>| text.as_deref().unwrap_or_default().to_owned();
-    let (effect, key, value) = (set(&toleration.effect), set(&toleration.key), set(&toleration.value));
-    if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {
-        return false;
-    }
-    let taint_value = taint.value.as_deref().unwrap_or_default();
-    let compare = |holds: fn(i64, i64) -> bool| match (taint_value.parse(), value.parse()) {
-        (Ok(have), Ok(want)) => holds(have, want),
-        _ => false,
-    };
-    match toleration.operator.as_deref().unwrap_or_default() {
-        "" | "Equal" => value == taint_value,
-        "Exists" => true,
-        "Lt" => compare(|have, want| have < want),
-        "Gt" => compare(|have, want| have > want),
-        _ => false,
-    }
 }
 
 #[cfg(test)]
