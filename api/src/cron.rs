@@ -96,7 +96,8 @@ impl Schedule {
         let [minute, hour, day_of_month, month, day_of_week] = fields.as_slice() else {
             return Err(Error::FieldCount { found: fields.len(), fields: fields.join(" ") });
         };
-        let any = |field: &str| field.split(',').any(|part| part.starts_with(['*', '?']));
+        // `*/2` restricts a field, so it is not "any".
+        let any = |field: &str| field.split(',').any(|part| matches!(part, "*" | "?" | "*/1" | "?/1"));
         Ok(Self::At(Fields {
             minute: field(minute, &MINUTE)?,
             hour: field(hour, &HOUR)?,

@@ -74,6 +74,7 @@ pub fn controllers(client: &Client, caches: &Caches, options: &Options) -> Vec<A
         Arc::new(Replicas::<ReplicationController>::new(caches)),
         Arc::new(controllers::daemonset::DaemonSets::new(caches)),
         Arc::new(controllers::statefulset::StatefulSets::new(caches)),
+        Arc::new(controllers::cronjob::CronJobs::new(caches)),
         Arc::new(controllers::job::Jobs::new(caches)),
         Arc::new(controllers::job::OrphanPods::new(caches)),
         Arc::new(controllers::ttlafterfinished::TtlAfterFinished::new(caches)),

@@ -84,7 +84,7 @@ fn schedule(schedule: &Place, errors: &mut Errors) {
     }
 }
 
-/// The form of a zone's name; whether the zone exists is known where the schedule is run.
+/// The form of a zone's name, and whether the built-in database has it in this spelling.
 fn time_zone(zone: &Place, errors: &mut Errors) {
     if !zone.is_set() {
         return;
@@ -99,10 +99,15 @@ fn time_zone(zone: &Place, errors: &mut Errors) {
     };
     if name.is_empty() {
         errors.push(zone.invalid("timeZone must be nil or non-empty string"));
-    } else if !name.split('/').all(part_fine) {
+    } else if !name.split('/').all(part_fine) || !is_known(name) {
         errors.push(zone.invalid(format!("unknown time zone {name}")));
     } else if name.eq_ignore_ascii_case("Local") {
         let detail = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
         errors.push(zone.invalid(detail));
     }
+}
+
+fn is_known(name: &str) -> bool {
+    let known = jiff::tz::TimeZoneDatabase::bundled().get(name);
+    name.eq_ignore_ascii_case("Local") || known.is_ok_and(|zone| zone.iana_name() == Some(name))
 }

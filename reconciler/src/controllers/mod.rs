@@ -2,6 +2,7 @@
 
 pub mod claim;
 pub mod clusterrole;
+pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;

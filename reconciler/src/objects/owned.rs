@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use api::selector::{LabelSelector, Operator, Requirement};
 use api_client::Object;
 use k8s_openapi::api::apps::v1::{ControllerRevision, ReplicaSet};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta_v1;
 use serde_json::{Value, json};
 
@@ -76,7 +77,7 @@ macro_rules! owned {
         }
     )+};
 }
-owned!(ReplicaSet, ControllerRevision);
+owned!(ReplicaSet, ControllerRevision, Job);
 
 /// The owner that a controller enters into the objects it makes or adopts.
 #[derive(Clone, Debug, PartialEq, Eq)]
