@@ -1,7 +1,10 @@
 //! The Deployment controller: rolls a deployment's template out through replica sets.
 
 pub mod plan;
+mod replica_set;
+mod report;
 mod revision;
+mod rolling;
 mod scale;
 mod status;
 #[cfg(test)]
@@ -62,6 +65,11 @@ impl Controller for Deployments {
         if selector == Some(&LabelSelector::default()) {
             let message = "This deployment is selecting all pods. A non-empty selector is required.";
             work.recorder().warning(regarding, "SelectingAll", message);
+            let observed = deployment.status.as_ref().and_then(|s| s.observed_generation);
+            if observed < deployment.metadata.generation {
+                let patch = json!({"status": {"observedGeneration": deployment.metadata.generation}});
+                work.patch_status::<Deployment>(key, &Patch::Merge(patch)).await?;
+            }
             return Ok(Done::Settled);
         }
         let owner = Owner::of(&*deployment);

@@ -1,7 +1,8 @@
 //! Scaling a deployment whose rollout may be halfway: in proportion, so that the risk of the rollout stays what it was
 //! (`DeploymentController.scale`). Pure.
 
-use super::plan::{DESIRED_REPLICAS, MAX_REPLICAS, Rollout, Set};
+use super::plan::{DESIRED_REPLICAS, MAX_REPLICAS, Rollout};
+use super::replica_set::Set;
 use super::status;
 
 pub fn scale(rollout: &mut Rollout<'_>) {
