@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::bootstrap::host_address;
+use crate::metrics::Sources;
 use crate::pki;
 use crate::service::Range;
 
@@ -31,6 +32,8 @@ pub struct Options {
     pub identity: Option<Arc<pki::Cluster>>,
     /// Create namespaces, default roles and the like at start.
     pub bootstrap: bool,
+    /// Figures of other parts of the process, served with the server's own.
+    pub metrics: Sources,
 }
 
 impl Options {
@@ -80,6 +83,7 @@ impl Default for Options {
             cluster_domain: "cluster.local".to_owned(),
             identity: None,
             bootstrap: true,
+            metrics: Sources::default(),
         }
     }
 }

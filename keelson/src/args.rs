@@ -25,6 +25,8 @@ pub enum Command {
     Kubeconfig(Kubeconfig),
     /// Work with the images of this node.
     Image(Image),
+    /// Look at the controllers of this version.
+    Controllers(Controllers),
     /// Stop and remove every pod, namespace, mount, interface and rule that a stopped server's agent left on this host.
     ///
     /// The cluster's data stays. Pods outlive a stopped server on purpose; this is how to end them.
@@ -166,6 +168,29 @@ pub enum ImageCommand {
         #[arg(required = true, value_name = "FILE")]
         archives: Vec<PathBuf>,
     },
+}
+
+#[derive(Args)]
+pub struct Controllers {
+    #[command(subcommand)]
+    pub command: ControllersCommand,
+}
+
+#[derive(Subcommand)]
+pub enum ControllersCommand {
+    /// Print which resources each controller reads (* marks those its keys name) and writes.
+    Graph {
+        /// How to print it
+        #[arg(long, short, value_name = "FORM", default_value = "text")]
+        output: GraphForm,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum GraphForm {
+    Text,
+    /// For Graphviz, as in `keelson controllers graph -o dot | dot -Tsvg`.
+    Dot,
 }
 
 #[derive(Args)]

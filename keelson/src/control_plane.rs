@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use api_client::Transport;
 use api_client::transport::InProcess;
+use apiserver::metrics::Sources;
 use apiserver::serve::Listener;
 use apiserver::user::Peer;
 use apiserver::{ApiServer, User, pki};
@@ -33,6 +34,8 @@ pub struct ControlPlane {
     /// PEM.
     pub root_ca: String,
     pub address: SocketAddr,
+    /// Where parts of this process add theirs.
+    pub metrics: Sources,
     listener: Listener,
 }
 
@@ -50,6 +53,7 @@ pub async fn start(settings: &Settings) -> Result<ControlPlane> {
     let listener = Listener::bind(settings.bind, &identity).await.context("API server")?;
     let address = listener.address();
     options.bind = address;
+    let metrics = options.metrics.clone();
     let store = open_store(settings).await?;
     let api = ApiServer::start(options, store).await.with_context(|| match &settings.store {
         config::Store::Etcd { endpoints, .. } => format!("API server on etcd at {}", endpoints.join(", ")),
@@ -57,7 +61,7 @@ pub async fn start(settings: &Settings) -> Result<ControlPlane> {
     })?;
     write_kubeconfigs(settings, address, &identity)?;
     let root_ca = identity.authority.certificate_pem().to_owned();
-    Ok(ControlPlane { api, identity, root_ca, address, listener })
+    Ok(ControlPlane { api, identity, root_ca, address, metrics, listener })
 }
 
 impl ControlPlane {

@@ -4,6 +4,7 @@ mod args;
 mod config;
 mod control_plane;
 mod logging;
+mod metrics;
 mod node;
 mod notify;
 mod server;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use args::{Command, ImageCommand};
+use args::{Command, ControllersCommand, GraphForm, ImageCommand};
 
 /// glibc's allocator keeps one arena per thread and gives memory back late; see ARCHITECTURE.md for the figures.
 #[global_allocator]
@@ -46,12 +47,26 @@ fn run(command: Command) -> Result<()> {
         Command::Image(image) => match image.command {
             ImageCommand::Import { node, archives } => runtime()?.block_on(node::import(node, &archives)),
         },
+        Command::Controllers(controllers) => match controllers.command {
+            ControllersCommand::Graph { output } => {
+                print!("{}", runtime()?.block_on(async { graph(output) }));
+                Ok(())
+            }
+        },
         Command::Cleanup(arguments) => runtime()?.block_on(node::cleanup(arguments.node)),
         Command::Pause => agent::pause(),
         Command::Version => {
             println!("keelson {} (Kubernetes v1.36)", env!("CARGO_PKG_VERSION"));
             Ok(())
         }
+    }
+}
+
+fn graph(form: GraphForm) -> String {
+    let controllers = reconciler::declared();
+    match form {
+        GraphForm::Text => reconciler::graph::text(&controllers),
+        GraphForm::Dot => reconciler::graph::dot(&controllers),
     }
 }
 

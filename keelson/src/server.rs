@@ -11,6 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use api_client::transport::Pem;
 use api_client::{Client, Transport, kubeconfig, transport};
 use apiserver::{ApiServer, User};
+use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -18,6 +19,7 @@ use tracing::{error, info};
 use crate::args::Component;
 use crate::config::Settings;
 use crate::control_plane::{self, ControlPlane};
+use crate::metrics::exposition;
 use crate::supervise::Supervision;
 use crate::{node, notify, shutdown};
 
@@ -71,10 +73,17 @@ fn start_components(
     if settings.runs(Component::Controllers) {
         // One identity for all controllers: they are one process and read nearly everything.
         let client = clients.client("system:kube-controller-manager", &["system:masters"], "controller-manager");
+        let metrics = reconciler::engine::Metrics::default();
+        if let Some(control_plane) = control_plane {
+            let mut registry = Registry::default();
+            metrics.register(&mut registry);
+            control_plane.metrics.add(move || exposition(&registry));
+        }
         let options = reconciler::Options {
             leader_identity: settings.elects_leaders().then(|| settings.identity()),
             cluster_cidrs: vec![settings.pod_cidr.clone()],
             root_ca: control_plane.map(|c| c.root_ca.clone()).or_else(|| clients.root_ca()),
+            metrics,
             ..reconciler::Options::default()
         };
         let stop = parts.stop.clone();

@@ -13,16 +13,18 @@ use std::sync::Arc;
 
 use api_client::events::Recorder;
 use api_client::leader::Elector;
+use api_client::transport::InProcess;
 use api_client::{Client, ObjectKey};
 use controllers::replicaset::Replicas;
 use engine::{Caches, Controller, Engine, Metrics};
+use futures_util::FutureExt;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-pub use engine::Error;
+pub use engine::{Error, graph};
 
 /// The election of upstream's controller-manager, so that the two never act at once.
 const LEASE: (&str, &str) = ("kube-system", "kube-controller-manager");
@@ -97,22 +99,20 @@ pub fn controllers(client: &Client, caches: &Caches, options: &Options) -> Vec<A
     all
 }
 
+/// Every controller there is, over a server that never answers: for what they declare (see [`graph`]). Needs a runtime,
+/// whose tasks end with it.
+pub fn declared() -> Vec<Arc<dyn Controller>> {
+    let client = Client::new(Arc::new(InProcess::new(Arc::new(|_| std::future::pending().boxed()))), "declared");
+    let caches = Caches::new(client.clone(), TaskTracker::new(), CancellationToken::new());
+    let options =
+        Options { root_ca: Some(String::new()), cluster_cidrs: vec!["10.0.0.0/16".into()], ..Options::default() };
+    controllers(&client, &caches, &options)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::HashMap;
-
-    use api_client::transport::InProcess;
-    use futures_util::FutureExt;
-
-    /// Controllers over a transport that never answers: only what they declare is looked at.
-    fn declared() -> Vec<Arc<dyn Controller>> {
-        let client = Client::new(Arc::new(InProcess::new(Arc::new(|_| std::future::pending().boxed()))), "tests");
-        let caches = Caches::new(client.clone(), TaskTracker::new(), CancellationToken::new());
-        let options =
-            Options { root_ca: Some(String::new()), cluster_cidrs: vec!["10.0.0.0/16".into()], ..Options::default() };
-        controllers(&client, &caches, &options)
-    }
 
     #[tokio::test]
     async fn every_resource_has_one_exclusive_writer_at_most() {
@@ -131,10 +131,13 @@ mod tests {
     #[tokio::test]
     async fn the_graph_names_every_controller() {
         let controllers = declared();
-        let graph = engine::graph(&controllers);
+        let graph = graph::text(&controllers);
         let deployment = "deployment-controller\n  reads  deployments.apps*, replicasets.apps, pods\n  \
                           writes replicasets.apps, deployments/status.apps\n";
         assert!(graph.contains(deployment), "{graph}");
         assert_eq!(graph.matches("writes").count(), controllers.len());
+        let dot = graph::dot(&controllers);
+        assert!(dot.contains("  \"deployments.apps\" -> \"deployment-controller\" [penwidth=2];\n"), "{dot}");
+        assert!(dot.contains("  \"replicaset-controller\" -> \"pods\" [style=dashed];\n"), "{dot}");
     }
 }

@@ -1,6 +1,7 @@
 //! `/metrics` and `/metrics/slis` in Prometheus' text format, under upstream's names where upstream has the figure.
 
 mod requests;
+mod sources;
 mod text;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::server::Server;
 use crate::version;
 
 pub use requests::{InFlight, Requests};
+pub use sources::Sources;
 use text::Text;
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -35,6 +37,7 @@ fn all(server: Arc<Server>, call: Call) -> Answer {
         objects(&server, &mut text);
         build(&mut text);
         process(&mut text);
+        server.options.metrics.write(&mut text);
         Ok(answer(text))
     })
 }

@@ -23,6 +23,11 @@ impl Text {
         self.write(format_args!(" {value}\n"));
     }
 
+    /// Lines that are in the format already.
+    pub fn lines(&mut self, lines: &str) {
+        self.0.push_str(lines);
+    }
+
     fn write(&mut self, text: std::fmt::Arguments<'_>) {
         self.0.write_fmt(text).expect("a String takes every write");
     }

@@ -1,15 +1,20 @@
 //! Metrics of the work queues, under upstream's names (`k8s.io/component-base/metrics/prometheus/workqueue`), so that
 //! dashboards and alerts work unchanged.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+use super::queue::Queue;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Name {
@@ -29,6 +34,8 @@ struct Families {
     retries: Family<Name, Counter>,
     queue_duration: Family<Name, Histogram>,
     work_duration: Family<Name, Histogram>,
+    /// What is running in them is read when somebody asks.
+    running: Mutex<Vec<(Name, Weak<Queue>)>>,
 }
 
 impl Default for Metrics {
@@ -40,6 +47,7 @@ impl Default for Metrics {
             retries: Family::default(),
             queue_duration: Family::new_with_constructor(histogram),
             work_duration: Family::new_with_constructor(histogram),
+            running: Mutex::default(),
         }))
     }
 }
@@ -60,10 +68,13 @@ impl Metrics {
             "How long in seconds processing an item from workqueue takes",
             f.work_duration.clone(),
         );
+        registry.register_collector(Box::new(Running(self.clone())));
     }
 
-    pub(super) fn queue(&self, name: &'static str) -> QueueMetrics {
+    pub(super) fn queue(&self, name: &'static str, queue: &Arc<Queue>) -> QueueMetrics {
         let name = Name { name };
+        let running = &self.0.running;
+        running.lock().unwrap_or_else(PoisonError::into_inner).push((name.clone(), Arc::downgrade(queue)));
         QueueMetrics {
             depth: self.0.depth.get_or_create_owned(&name),
             adds: self.0.adds.get_or_create_owned(&name),
@@ -71,6 +82,42 @@ impl Metrics {
             queue_duration: self.0.queue_duration.get_or_create_owned(&name),
             work_duration: self.0.work_duration.get_or_create_owned(&name),
         }
+    }
+}
+
+/// How long what runs now has been running.
+struct Running(Metrics);
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Running")
+    }
+}
+
+impl Collector for Running {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let unfinished: Family<Name, Gauge<f64, AtomicU64>> = Family::default();
+        let longest: Family<Name, Gauge<f64, AtomicU64>> = Family::default();
+        for (name, queue) in self.0.0.running.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let Some(queue) = queue.upgrade() else { continue };
+            let now = queue.now();
+            let ages = queue.read(|core| core.running().map(|since| now.saturating_sub(since)).collect::<Vec<_>>());
+            unfinished.get_or_create(name).set(ages.iter().sum::<Duration>().as_secs_f64());
+            longest.get_or_create(name).set(ages.iter().max().copied().unwrap_or_default().as_secs_f64());
+        }
+        let mut family = |name: &str, help: &str, family: &Family<Name, Gauge<f64, AtomicU64>>| {
+            family.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+        };
+        family(
+            "workqueue_unfinished_work_seconds",
+            "How many seconds of work has been done that is in progress and hasn't been observed by work_duration",
+            &unfinished,
+        )?;
+        family(
+            "workqueue_longest_running_processor_seconds",
+            "How many seconds has the longest running processor for workqueue been running",
+            &longest,
+        )
     }
 }
 

@@ -3,6 +3,7 @@
 //! level-triggered: it must be right whatever woke it, and safe to stop anywhere.
 
 mod caches;
+pub mod graph;
 mod inputs;
 mod metrics;
 mod queue;
@@ -18,7 +19,7 @@ pub use caches::{Cached, Caches};
 pub use inputs::Inputs;
 pub use metrics::Metrics;
 pub use queue::{Core, Ended, Queue};
-pub use run::{Engine, graph};
+pub use run::Engine;
 pub use work::Work;
 
 /// All keys are visited on this period, should an event ever have been lost on the way to a queue.
@@ -31,6 +32,11 @@ pub const WORKERS: usize = 8;
 pub trait Controller: Send + Sync + 'static {
     /// Upstream's name of the controller.
     fn name(&self) -> &'static str;
+
+    /// Upstream's name of its work queue, the label of the queue's metrics.
+    fn queue(&self) -> &'static str {
+        self.name().strip_suffix("-controller").unwrap_or(self.name())
+    }
 
     /// Declares the caches it reads and how their changes map to keys.
     fn inputs(&self, inputs: &mut Inputs);

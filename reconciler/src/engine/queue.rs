@@ -1,6 +1,6 @@
 //! The keyed work queue: a key is queued at most once, runs on at most one worker at a time, and one that is added
-//! while it runs is run again afterwards. Failures back off per key. [`Core`] is pure (time is an argument); [`Queue`]
-//! adds the waiting.
+//! while it runs is run again afterwards. Failures back off per key. Namespaces take turns, so that one with ten
+//! thousand keys waiting holds up no other. [`Core`] is pure (time is an argument); [`Queue`] adds the waiting.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
@@ -27,7 +27,7 @@ pub enum Ended {
 /// Queue state. Times are durations since any fixed point.
 #[derive(Default)]
 pub struct Core {
-    ready: VecDeque<ObjectKey>,
+    ready: Turns,
     /// Keys in `ready`, with the time they came.
     queued: HashMap<ObjectKey, Duration>,
     delayed: BinaryHeap<Reverse<(Duration, ObjectKey)>>,
@@ -37,6 +37,43 @@ pub struct Core {
     /// Running keys that were added meanwhile.
     again: HashSet<ObjectKey>,
     failures: HashMap<ObjectKey, u32>,
+}
+
+/// Keys in the order they run: namespaces take turns, the keys of one stay in the order they came.
+#[derive(Default)]
+struct Turns {
+    /// Never empty queues.
+    namespaces: HashMap<String, VecDeque<ObjectKey>>,
+    /// The namespaces with keys waiting, each once.
+    order: VecDeque<String>,
+    len: usize,
+}
+
+impl Turns {
+    fn push(&mut self, key: ObjectKey) {
+        self.len += 1;
+        match self.namespaces.get_mut(&key.namespace) {
+            Some(keys) => keys.push_back(key),
+            None => {
+                let namespace = key.namespace.clone();
+                self.order.push_back(namespace.clone());
+                self.namespaces.insert(namespace, VecDeque::from([key]));
+            }
+        }
+    }
+
+    fn pop(&mut self) -> Option<ObjectKey> {
+        let namespace = self.order.pop_front()?;
+        let keys = self.namespaces.get_mut(&namespace)?;
+        let key = keys.pop_front();
+        if keys.is_empty() {
+            self.namespaces.remove(&namespace);
+        } else {
+            self.order.push_back(namespace);
+        }
+        self.len -= 1;
+        key
+    }
 }
 
 impl Core {
@@ -50,7 +87,7 @@ impl Core {
         }
         self.due.remove(&key);
         self.queued.insert(key.clone(), now);
-        self.ready.push_back(key);
+        self.ready.push(key);
         true
     }
 
@@ -66,7 +103,7 @@ impl Core {
     /// The next key to run, with how long it waited. It counts as running until [`Core::done`].
     pub fn take(&mut self, now: Duration) -> Option<(ObjectKey, Duration)> {
         self.release_due(now);
-        let key = self.ready.pop_front()?;
+        let key = self.ready.pop()?;
         let since = self.queued.remove(&key).unwrap_or(now);
         self.running.insert(key.clone(), now);
         Some((key, now.saturating_sub(since)))
@@ -114,7 +151,7 @@ impl Core {
 
     /// Keys waiting to be run.
     pub fn depth(&self) -> usize {
-        self.ready.len()
+        self.ready.len
     }
 
     /// Since when each running key runs.
@@ -123,7 +160,7 @@ impl Core {
     }
 
     pub fn is_idle(&self, now: Duration) -> bool {
-        self.ready.is_empty() && self.running.is_empty() && self.next_due().is_none_or(|at| at > now)
+        self.ready.len == 0 && self.running.is_empty() && self.next_due().is_none_or(|at| at > now)
     }
 }
 
@@ -249,6 +286,22 @@ mod tests {
         assert_eq!(taken(&mut core, 100), "b");
         core.done(&key("b"), 100 * MS, Ended::Settled);
         assert_eq!(taken(&mut core, 900), "-");
+    }
+
+    #[test]
+    fn namespaces_take_turns() {
+        let mut core = Core::default();
+        let add = |core: &mut Core, namespace: &str, name: &str| {
+            core.add(ObjectKey::new(namespace, name), Duration::ZERO);
+        };
+        (1..=3).for_each(|n| add(&mut core, "busy", &format!("b{n}")));
+        assert_eq!(taken(&mut core, 1), "b1");
+        add(&mut core, "quiet", "q1");
+        (4..=5).for_each(|n| add(&mut core, "busy", &format!("b{n}")));
+        assert_eq!(core.depth(), 5);
+        let order: Vec<String> = (0..6).map(|_| taken(&mut core, 1)).collect();
+        assert_eq!(order, ["b2", "q1", "b3", "b4", "b5", "-"]);
+        assert_eq!(core.depth(), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -49,9 +49,10 @@ struct Running {
 
 impl Running {
     fn new(engine: Engine, controller: Arc<dyn Controller>) -> Self {
-        let metrics = engine.metrics.queue(controller.name());
+        let queue = Arc::<Queue>::default();
+        let metrics = engine.metrics.queue(controller.queue(), &queue);
         let recorder = engine.recorder.named(controller.name());
-        Self { engine, controller, queue: Arc::default(), metrics, recorder }
+        Self { engine, controller, queue, metrics, recorder }
     }
 
     async fn run(self: Arc<Self>, inputs: Vec<Input>) {
@@ -152,29 +153,4 @@ impl Drop for Guard {
     fn drop(&mut self) {
         self.queue.done(&self.key, self.ended);
     }
-}
-
-/// Who reads and writes what, as text: one line per controller and direction.
-pub fn graph(controllers: &[Arc<dyn Controller>]) -> String {
-    let mut out = String::new();
-    for controller in controllers {
-        let mut inputs = Inputs::default();
-        controller.inputs(&mut inputs);
-        let reads: Vec<String> = inputs
-            .inputs
-            .iter()
-            .map(|i| if i.primary { format!("{}*", i.resource) } else { i.resource.clone() })
-            .collect();
-        let writes: Vec<String> = controller
-            .outputs()
-            .iter()
-            .map(|o| {
-                let name = api::status::qualified(o.group, o.resource);
-                if o.shared { format!("{name} (shared)") } else { name }
-            })
-            .collect();
-        let (name, reads, writes) = (controller.name(), reads.join(", "), writes.join(", "));
-        out.push_str(&format!("{name}\n  reads  {reads}\n  writes {writes}\n"));
-    }
-    out
 }

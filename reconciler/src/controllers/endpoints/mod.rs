@@ -28,6 +28,10 @@ impl Controller for EndpointsController {
         "endpoints-controller"
     }
 
+    fn queue(&self) -> &'static str {
+        "endpoint"
+    }
+
     fn inputs(&self, inputs: &mut Inputs) {
         inputs.primary(&self.services);
         let services = self.services.clone();

@@ -37,6 +37,10 @@ impl Controller for EndpointSlices {
         "endpointslice-controller"
     }
 
+    fn queue(&self) -> &'static str {
+        "endpoint_slice"
+    }
+
     fn inputs(&self, inputs: &mut Inputs) {
         inputs.primary(&self.services);
         let services = self.services.clone();

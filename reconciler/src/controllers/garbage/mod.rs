@@ -49,6 +49,10 @@ impl Controller for GarbageCollector {
         "garbage-collector-controller"
     }
 
+    fn queue(&self) -> &'static str {
+        "garbage_collector_attempt_to_delete"
+    }
+
     fn inputs(&self, inputs: &mut Inputs) {
         let (monitor, synced) = (self.monitor.clone(), self.monitor.clone());
         let synced = move || {

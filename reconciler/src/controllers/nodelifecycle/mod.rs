@@ -59,6 +59,10 @@ impl Controller for NodeLifecycle {
         "node-lifecycle-controller"
     }
 
+    fn queue(&self) -> &'static str {
+        "node_lifecycle_controller"
+    }
+
     fn inputs(&self, inputs: &mut Inputs) {
         inputs.primary(&self.nodes);
         let nodes = self.nodes.clone();

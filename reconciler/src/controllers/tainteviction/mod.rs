@@ -32,6 +32,10 @@ impl Controller for TaintEviction {
         "taint-eviction-controller"
     }
 
+    fn queue(&self) -> &'static str {
+        "noexec_taint_pod"
+    }
+
     fn inputs(&self, inputs: &mut Inputs) {
         let nodes = self.nodes.clone();
         inputs.watch(&self.pods, move |change, wake| {
