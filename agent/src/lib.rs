@@ -13,6 +13,7 @@ mod cleanup;
 pub mod cluster;
 pub mod image;
 pub mod logs;
+pub mod network;
 pub mod node;
 pub mod node_api;
 pub mod options;

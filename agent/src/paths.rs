@@ -23,6 +23,10 @@ impl Paths {
     pub fn state(&self) -> &Path {
         &self.state
     }
+    /// One file per pod address in use.
+    pub fn addresses(&self) -> PathBuf {
+        self.state.join("addresses")
+    }
     pub fn pods(&self) -> PathBuf {
         self.state.join("pods")
     }

@@ -34,12 +34,15 @@ pub fn start(
         options.serving_key = Some(pki.join(format!("node-{name}-serving.key")));
         options.client_ca = Some(pki.join("ca.crt"));
     }
+    let network = agent::network::Options::of(&options);
     let client = clients.client(&format!("system:node:{name}"), &["system:nodes"], "agent");
     parts.agent = Some(options.progress.clone());
     let stop = parts.stop.clone();
     parts.spawn("agent", async move { Ok(agent::run(client, options, stop).await?) });
 
     let client = clients.client("system:kube-proxy", &[], "service-proxy");
+    let (nodes, stop) = (client.clone(), parts.stop.clone());
+    parts.spawn("pod network", async move { Ok(agent::network::run(nodes, network, stop).await?) });
     let options = service_proxy::Options { node_name: name, table: table(&settings.data_dir, &settings.pod_cidr) };
     let stop = parts.stop.clone();
     parts.spawn("service proxy", async move { Ok(service_proxy::run(client, options, stop).await?) });

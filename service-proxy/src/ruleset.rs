@@ -63,6 +63,10 @@ pub fn removal(table: &Table) -> String {
 }
 
 /// The fixed part: maps, sets and base chains.
+///
+/// What pods send to pods keeps its address on every node. What they send elsewhere leaves with the node's. What the
+/// host itself sends to a Service gets the address of the way it takes to the pod: where that is a tunnel, the answer
+/// would otherwise come outside it.
 fn frame(table: &Table) -> String {
     let pods = &table.pod_cidr;
     format!(
@@ -80,6 +84,7 @@ fn frame(table: &Table) -> String {
     type nat hook postrouting priority srcnat;
     meta mark & {MASQUERADE_MARK} == {MASQUERADE_MARK} meta mark set meta mark xor {MASQUERADE_MARK} masquerade;
     ip saddr . ip daddr @{HAIRPIN} masquerade;
+    ct status dnat ip saddr != {pods} ip daddr {pods} fib saddr type local masquerade;
     ip saddr {pods} ip daddr != {pods} ip daddr != 224.0.0.0/4 masquerade;
   }}
   chain refuse {{ ip daddr . meta l4proto . th dport @{REFUSED} reject; }}

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::host::Host;
 use crate::process::{Background, command};
 use crate::{packages, wait};
 
@@ -35,6 +36,18 @@ impl Containerd {
 
     /// Starts it unless it runs already.
     pub fn start(dir: &Path) -> Result<Self> {
+        Self::start_by(dir, Background::start)
+    }
+
+    /// Like [`Containerd::start`] on another host.
+    pub fn start_on(host: &Host, dir: &Path) -> Result<Self> {
+        Self::start_by(dir, |command, pid_file, log| host.spawn(command, pid_file, log))
+    }
+
+    fn start_by(
+        dir: &Path,
+        spawn: impl FnOnce(std::process::Command, &Path, &Path) -> Result<Background>,
+    ) -> Result<Self> {
         let existing = Self::at(dir);
         if existing.process.pid().is_some() {
             return Ok(existing);
@@ -44,7 +57,7 @@ impl Containerd {
         std::fs::write(&config, configuration(dir)).with_context(|| format!("write {config:?}"))?;
         let program = packages::find_program("containerd").context("containerd is not installed")?;
         let start = command(program, ["--config".as_ref(), config.as_os_str()]);
-        let process = Background::start(start, &dir.join("pid"), &dir.join("log"))?;
+        let process = spawn(start, &dir.join("pid"), &dir.join("log"))?;
         let containerd = Self { dir: dir.to_owned(), process };
         let socket = containerd.socket();
         wait::until(&format!("containerd (log: {:?})", dir.join("log")), START_LIMIT, || {

@@ -11,9 +11,14 @@ const LIMIT: Duration = Duration::from_secs(2);
 
 /// The body of `GET /`; anything but 200 is an error.
 pub fn get(address: SocketAddr) -> Result<String> {
+    get_path(address, "/")
+}
+
+/// The body of `GET path`; anything but 200 is an error.
+pub fn get_path(address: SocketAddr, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, LIMIT).with_context(|| format!("connect to {address}"))?;
     stream.set_read_timeout(Some(LIMIT))?;
-    write!(stream, "GET / HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).with_context(|| format!("read from {address}"))?;
     let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("no HTTP answer: {answer:?}"))?;

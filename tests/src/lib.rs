@@ -6,6 +6,8 @@
 
 pub mod cluster;
 pub mod containerd;
+pub mod host;
+pub mod hosts;
 pub mod http;
 pub mod image;
 pub mod kubectl;

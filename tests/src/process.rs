@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -44,11 +44,21 @@ pub struct Background {
 
 impl Background {
     /// Starts `command` in its own session with output appended to `log`, and remembers its pid in `pid_file`.
-    pub fn start(mut command: Command, pid_file: &Path, log: &Path) -> Result<Self> {
+    pub fn start(command: Command, pid_file: &Path, log: &Path) -> Result<Self> {
+        Self::start_by(command, pid_file, log, |command| Ok(command.spawn()?))
+    }
+
+    /// Like [`Background::start`], with `spawn` as the way to start it, such as on another host.
+    pub fn start_by(
+        mut command: Command,
+        pid_file: &Path,
+        log: &Path,
+        spawn: impl FnOnce(&mut Command) -> Result<Child>,
+    ) -> Result<Self> {
         let out = File::options().create(true).append(true).open(log).with_context(|| format!("open {log:?}"))?;
         let shown = format!("{command:?}");
         command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).process_group(0);
-        let child = command.spawn().with_context(|| format!("start {shown}"))?;
+        let child = spawn(&mut command).with_context(|| format!("start {shown}"))?;
         std::fs::write(pid_file, child.id().to_string()).with_context(|| format!("write {pid_file:?}"))?;
         // Reaped by a thread: a zombie would look alive to everyone who asks for its pid.
         std::thread::spawn(move || {

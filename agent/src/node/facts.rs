@@ -88,6 +88,13 @@ pub fn outward_address() -> Option<IpAddr> {
     address("0.0.0.0", "203.0.113.1").or_else(|| address("::", "2001:db8::1")).or_else(first_interface_address)
 }
 
+/// The address of one entry of the host's list of interfaces.
+pub fn ip(interface: &nix::ifaddrs::InterfaceAddress) -> Option<IpAddr> {
+    let address = interface.address.as_ref()?;
+    let v4 = address.as_sockaddr_in().map(|socket| IpAddr::V4(socket.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|socket| IpAddr::V6(socket.ip())))
+}
+
 /// A host without a default route still has an address on some interface; else it is alone, and loopback is its address.
 fn first_interface_address() -> Option<IpAddr> {
     let mut loopback = None;

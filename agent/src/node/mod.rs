@@ -222,7 +222,7 @@ pub fn own_addresses(options: &Options) -> Result<Vec<IpAddr>, Error> {
     facts::outward_address().map(|address| vec![address]).ok_or(Error::NoAddress)
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

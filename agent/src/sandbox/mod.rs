@@ -3,12 +3,10 @@
 //! A sandbox is known by its record on disk plus the pins in the kernel. Records survive a reboot and pins don't, so a
 //! record without its pins is a sandbox that is lost: it is torn down and made again.
 
-pub mod bridge;
 pub mod cni;
 pub mod etc;
 pub mod mounts;
 pub mod namespaces;
-mod netlink;
 pub mod pid;
 
 use std::{
@@ -23,7 +21,12 @@ use k8s_openapi::api::core::v1 as core;
 use nix::mount::{MsFlags, mount};
 use serde::{Deserialize, Serialize};
 
-use crate::{Options, paths::Paths, pod::PodId};
+use crate::{
+    Options,
+    network::{self, Range, bridge, range},
+    paths::Paths,
+    pod::PodId,
+};
 use namespaces::Namespace;
 
 /// Size of a pod's `/dev/shm`.
@@ -37,6 +40,10 @@ pub enum Error {
     Network(#[from] cni::Error),
     #[error(transparent)]
     Bridge(#[from] bridge::Error),
+    #[error(transparent)]
+    Nodes(#[from] network::act::Error),
+    #[error(transparent)]
+    Range(#[from] range::Error),
     #[error("the node has no pod address range yet")]
     NoPodRange,
     #[error("{action} {}", path.display())]
@@ -88,6 +95,8 @@ pub struct Sandboxes {
     config_dir: PathBuf,
     bridge: String,
     pause_command: Vec<String>,
+    /// Of the link that leads to other nodes.
+    mtu: u32,
     /// The node's own pod range; set once known.
     pod_range: Arc<Mutex<Option<String>>>,
 }
@@ -100,6 +109,7 @@ impl Sandboxes {
             config_dir: options.cni_config_dir.clone(),
             bridge: options.bridge.clone(),
             pause_command: options.pause_command.clone(),
+            mtu: network::link_mtu(options),
             pod_range: Arc::new(Mutex::new(options.pod_cidr.clone())),
         }
     }
@@ -135,8 +145,8 @@ impl Sandboxes {
 
     fn bridge(&self) -> Result<bridge::Bridge, Error> {
         let range = self.pod_range.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Error::NoPodRange)?;
-        let range = bridge::Range::parse(&range)?;
-        Ok(bridge::Bridge { name: self.bridge.clone(), range, directory: self.address_dir() })
+        let range = Range::parse(&range)?;
+        Ok(bridge::Bridge { name: self.bridge.clone(), range, directory: self.paths.addresses() })
     }
 
     /// Plans the attachment of a pod, and reserves its address where that is ours to do.
@@ -161,10 +171,6 @@ impl Sandboxes {
             // Without a range nothing was ever given out by this agent.
             Err(_) => Ok(()),
         }
-    }
-
-    fn address_dir(&self) -> PathBuf {
-        self.paths.state().join("addresses")
     }
 
     /// The sandbox of a pod, if it is complete and its namespaces still exist.
@@ -266,6 +272,7 @@ impl Sandboxes {
                     bridge: bridge.clone(),
                     uid: record.uid.clone(),
                     address: *address,
+                    mtu: self.mtu,
                 }),
                 _ => None,
             },
@@ -340,9 +347,9 @@ impl Sandboxes {
         Ok(mounts::remove_tree(&self.paths.pod(uid))?)
     }
 
-    /// Removes the built-in network's bridge and address files. Pods must be gone.
+    /// Removes the built-in network and address files. Pods must be gone.
     pub fn remove_network(&self) -> Result<(), Error> {
-        Ok(bridge::remove(&self.bridge, &self.address_dir())?)
+        Ok(network::remove(&self.bridge, &self.paths.addresses())?)
     }
 }
 

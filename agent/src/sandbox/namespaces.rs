@@ -16,7 +16,7 @@ use nix::{
 };
 use tokio::sync::oneshot;
 
-use super::bridge;
+use crate::network::bridge;
 
 /// What `statfs` calls a pinned namespace.
 const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
@@ -107,7 +107,6 @@ fn pin_here(request: &Request) -> Result<(), Error> {
     }
     if let (Some(attach), Some(host)) = (&request.attach, host) {
         attach.in_pod(host)?;
-        attach.finish()?;
     }
     for (name, value) in &request.sysctls {
         let path = Path::new("/proc/sys").join(name.replace('.', "/"));

@@ -127,7 +127,7 @@ impl Containerd {
             Ok(Err(error)) => eprintln!("containers of a failed test are left: {error}"),
             Err(_panic) => eprintln!("containers of a failed test are left"),
         }
-        let bridge = agent::sandbox::bridge::remove(&self.bridge(), &self.directory.path().join("agent/addresses"));
+        let bridge = agent::network::bridge::remove(&self.bridge(), &self.directory.path().join("agent/addresses"));
         let cgroups = agent::cgroup::Tree::new(&self.cgroup_parent()).remove_all();
         eprintln!("after a failed test: bridge {bridge:?}, cgroups {cgroups:?}");
     }

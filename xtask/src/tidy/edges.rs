@@ -18,10 +18,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("scheduler", &["api", "api-client"]),
     ("agent", &["api", "api-client"]),
     ("service-proxy", &["api", "api-client"]),
-    ("simulate", &["api-client"]),
     (
         "keelson",
-        &["api", "store-client", "apiserver", "api-client", "reconciler", "scheduler", "agent", "service-proxy", "simulate"],
+        &["api", "store-client", "apiserver", "api-client", "reconciler", "scheduler", "agent", "service-proxy"],
     ),
     ("tests", &[]),
     ("xtask", &["tests"]),

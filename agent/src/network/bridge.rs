@@ -7,7 +7,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     os::fd::AsFd,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
@@ -17,17 +17,21 @@ use nix::{ifaddrs::getifaddrs, net::if_::if_nametoindex};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::netlink::{Pair, Socket};
+use crate::node::facts;
+
+use super::{
+    Range,
+    netlink::{Link, Pair, Socket},
+    range,
+};
 
 /// The pod's interface.
 const INTERFACE: &str = "eth0";
-/// Offsets in a range that are searched for a free address; larger ranges are used only in part.
-const ADDRESSES_MAX: u64 = 65_536;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("pod address range {range:?} is not an address with a prefix length")]
-    Range { range: String },
+    #[error(transparent)]
+    Range(#[from] range::Error),
     #[error("no free address in {range}")]
     Full { range: String },
     #[error("{action} {}", path.display())]
@@ -45,65 +49,12 @@ pub struct Bridge {
     pub directory: PathBuf,
 }
 
-/// An address range; the first address is the bridge's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Range {
-    base: IpAddr,
-    prefix: u8,
-}
-
 /// Where the search for a free address goes on: addresses are used again as late as possible.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-impl Range {
-    pub fn parse(text: &str) -> Result<Self, Error> {
-        let bad = || Error::Range { range: text.to_owned() };
-        let (address, prefix) = text.split_once('/').ok_or_else(bad)?;
-        let (address, prefix): (IpAddr, u8) = (address.parse().map_err(|_| bad())?, prefix.parse().map_err(|_| bad())?);
-        let bits = if address.is_ipv4() { 32 } else { 128 };
-        // Two bits less leave an address for the bridge and one for a pod.
-        if prefix == 0 || prefix > bits - 2 {
-            return Err(bad());
-        }
-        let base = match address {
-            IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & (u32::MAX << (32 - prefix))).into(),
-            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << (128 - prefix))).into(),
-        };
-        Ok(Self { base, prefix })
-    }
-
-    fn at(self, offset: u64) -> IpAddr {
-        match self.base {
-            IpAddr::V4(base) => Ipv4Addr::from_bits(base.to_bits() + offset as u32).into(),
-            IpAddr::V6(base) => Ipv6Addr::from_bits(base.to_bits() + u128::from(offset)).into(),
-        }
-    }
-
-    fn gateway(self) -> IpAddr {
-        self.at(1)
-    }
-
-    fn contains(self, address: IpAddr) -> bool {
-        Self::parse(&format!("{address}/{}", self.prefix)).is_ok_and(|around| around.base == self.base)
-    }
-
-    /// Offsets of addresses for pods: neither the network's own, nor the bridge's, nor the broadcast address.
-    fn offsets(self) -> std::ops::Range<u64> {
-        let bits = if self.base.is_ipv4() { 32 } else { 128 };
-        let size = 1_u64.checked_shl(u32::from(bits - self.prefix)).unwrap_or(u64::MAX);
-        2..(size - 1).min(ADDRESSES_MAX)
-    }
-}
-
-impl std::fmt::Display for Range {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.base, self.prefix)
-    }
-}
-
 /// A locally administered hardware address that follows from `what`: an address that is used again then belongs to the
 /// same hardware address, and no neighbour has to forget anything.
-fn mac(what: &str) -> [u8; 6] {
+pub(super) fn mac(what: &str) -> [u8; 6] {
     let digest = Sha256::digest(what.as_bytes());
     [0x0a, 0x58, digest[0], digest[1], digest[2], digest[3]]
 }
@@ -133,10 +84,8 @@ impl Bridge {
     /// Who else on this host has addresses of the range, such as the bridge of another server.
     pub fn rival(&self) -> Option<(String, IpAddr)> {
         let addresses = getifaddrs().ok()?.filter_map(|interface| {
-            let address = interface.address?;
-            let v4 = address.as_sockaddr_in().map(|socket| IpAddr::V4(socket.ip()));
-            let v6 = address.as_sockaddr_in6().map(|socket| IpAddr::V6(socket.ip()));
-            Some((interface.interface_name, v4.or(v6)?))
+            let address = facts::ip(&interface)?;
+            Some((interface.interface_name, address))
         });
         rival(self.range, &self.name, addresses)
     }
@@ -166,6 +115,20 @@ impl Bridge {
         Err(Error::Full { range: self.range.to_string() })
     }
 
+    /// Takes an address for the pod that has it already, in case its file was lost.
+    pub fn hold(&self, uid: &str, address: IpAddr) -> Result<(), Error> {
+        let path = self.directory.join(address.to_string());
+        if path.exists() {
+            return Ok(());
+        }
+        let failed = |action| {
+            let path = path.clone();
+            move |source| Error::Io { action, path, source }
+        };
+        fs::create_dir_all(&self.directory).map_err(failed("create the directory of"))?;
+        fs::write(&path, uid).map_err(failed("write"))
+    }
+
     /// Gives back addresses whose pods are none of these: left by an agent that ended between reserving and noting it.
     pub fn sweep(&self, known: impl Fn(&str) -> bool) -> Result<(), Error> {
         let entries = match fs::read_dir(&self.directory) {
@@ -186,12 +149,8 @@ impl Bridge {
         let name = host_interface(uid);
         if let Ok(index) = index(&name) {
             let failed = || link_error("delete interface", &name);
-            let deleted = Socket::open().map_err(failed())?.delete_link(index);
-            match deleted {
-                // Gone with the pod's namespace meanwhile.
-                Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => {}
-                other => other.map_err(failed())?,
-            }
+            // It may be gone with the pod's namespace meanwhile, which is fine.
+            Socket::open().map_err(failed())?.delete_link(index).map_err(failed())?;
         }
         let path = self.directory.join(address.to_string());
         // Released before, it may be another pod's by now.
@@ -201,23 +160,27 @@ impl Bridge {
         Ok(())
     }
 
-    /// The bridge's interface index; the bridge is made if it is not there. In the host's namespace.
-    fn ensure(&self, socket: &mut Socket) -> Result<u32, Error> {
-        if let Ok(index) = index(&self.name) {
-            return Ok(index);
-        }
+    /// The bridge as an interface; made if it is not there. In the host's namespace. A bridge that has the address of
+    /// an earlier range keeps it: there may be pods that use it.
+    pub fn ensure(&self, socket: &mut Socket, mtu: u32) -> Result<Link, Error> {
         let failed = |action| link_error(action, &self.name);
-        match socket.add_bridge(&self.name, mac(&self.name)) {
+        if let Some(link) = socket.link(Some(&self.name), 0).map_err(failed("find bridge"))? {
+            socket
+                .add_address(link.index, self.range.gateway(), self.range.prefix())
+                .map_err(failed("give an address to bridge"))?;
+            return Ok(link);
+        }
+        match socket.add_bridge(&self.name, mac(&self.name), mtu) {
             // Another pod was faster.
             Err(error) if error.raw_os_error() == Some(nix::libc::EEXIST) => {}
             other => other.map_err(failed("create bridge"))?,
         }
-        let index = index(&self.name).map_err(failed("find bridge"))?;
-        match socket.add_address(index, self.range.gateway(), self.range.prefix) {
-            Err(error) if error.raw_os_error() == Some(nix::libc::EEXIST) => {}
-            other => other.map_err(failed("give an address to bridge"))?,
-        }
-        let forwarding = match self.range.base {
+        let link = socket.link(Some(&self.name), 0).map_err(failed("find bridge"))?;
+        let link = link.ok_or_else(|| failed("find bridge")(io::ErrorKind::NotFound.into()))?;
+        socket
+            .add_address(link.index, self.range.gateway(), self.range.prefix())
+            .map_err(failed("give an address to bridge"))?;
+        let forwarding = match self.range.base() {
             IpAddr::V4(_) => "/proc/sys/net/ipv4/ip_forward",
             IpAddr::V6(_) => "/proc/sys/net/ipv6/conf/all/forwarding",
         };
@@ -226,7 +189,7 @@ impl Bridge {
             path: forwarding.into(),
             source,
         })?;
-        Ok(index)
+        Ok(link)
     }
 }
 
@@ -247,7 +210,7 @@ pub fn remove(name: &str, directory: &Path) -> Result<(), Error> {
 /// An attachment half-made: what was done in the host's namespace before this thread leaves it.
 pub struct Host {
     socket: Socket,
-    bridge: u32,
+    bridge: Link,
 }
 
 /// To be called on a thread of its own: first in the host's namespace, then in the pod's.
@@ -255,12 +218,14 @@ pub struct Attach {
     pub bridge: Bridge,
     pub uid: String,
     pub address: IpAddr,
+    /// For a bridge that is yet to be made.
+    pub mtu: u32,
 }
 
 impl Attach {
     pub fn on_host(&self) -> Result<Host, Error> {
         let mut socket = Socket::open().map_err(link_error("open netlink for", &self.bridge.name))?;
-        let bridge = self.bridge.ensure(&mut socket)?;
+        let bridge = self.bridge.ensure(&mut socket, self.mtu)?;
         Ok(Host { socket, bridge })
     }
 
@@ -273,24 +238,23 @@ impl Attach {
         host.socket
             .add_pair(&Pair {
                 name: &name,
-                bridge: host.bridge,
+                bridge: host.bridge.index,
+                mtu: host.bridge.mtu,
                 peer: INTERFACE,
                 peer_mac: mac(&self.address.to_string()),
                 peer_namespace: namespace.as_fd(),
             })
             .map_err(failed("create interfaces"))?;
+        // A pod that reaches itself through a Service needs frames to leave by the port they came in.
+        let port = host.socket.link(Some(&name), 0).map_err(failed("find interface"))?;
+        let port = port.ok_or_else(|| failed("find interface")(io::ErrorKind::NotFound.into()))?;
+        host.socket.set_hairpin(port.index).map_err(failed("prepare interface"))?;
         let mut socket = Socket::open().map_err(failed("open netlink for the peer of"))?;
         let index = index(INTERFACE).map_err(failed("find the peer of"))?;
         socket.set_up(index).map_err(failed("bring up the peer of"))?;
-        let (prefix, gateway) = (self.bridge.range.prefix, self.bridge.range.gateway());
+        let (prefix, gateway) = (self.bridge.range.prefix(), self.bridge.range.gateway());
         socket.add_address(index, self.address, prefix).map_err(failed("give an address to the peer of"))?;
         socket.add_default_route(index, gateway).map_err(failed("add a route for the peer of"))
-    }
-
-    /// Lets a pod reach itself through a Service: frames may leave by the port they came in. In the host's namespace.
-    pub fn finish(&self) -> Result<(), Error> {
-        let path = Path::new("/sys/class/net").join(host_interface(&self.uid)).join("brport/hairpin_mode");
-        fs::write(&path, "1").map_err(|source| Error::Io { action: "write", path, source })
     }
 }
 
@@ -332,9 +296,6 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let address = bridge("fd00:1::/64", directory.path()).reserve("u1").unwrap();
         assert!(address.is_ipv6() && address.to_string().starts_with("fd00:1::"), "{address}");
-        for range in ["10.0.0.0", "10.0.0.0/31", "x/24", "10.0.0.0/0", "fd00::/127"] {
-            assert!(Range::parse(range).is_err(), "{range}");
-        }
     }
 
     #[test]

@@ -1,0 +1,211 @@
+//! Interfaces: the bridge, a pod's pair, and the VXLAN device.
+
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+use nix::libc;
+
+use super::{
+    CREATE, Socket, gone_is_fine,
+    message::{Attributes, Message, family},
+};
+
+/// Kernel numbers that libc leaves out or types differently.
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_BRPORT_MODE: u16 = 4;
+const VETH_INFO_PEER: u16 = 1;
+const IFLA_VXLAN_ID: u16 = 1;
+const IFLA_VXLAN_LOCAL: u16 = 4;
+const IFLA_VXLAN_LEARNING: u16 = 7;
+const IFLA_VXLAN_PORT: u16 = 15;
+const IFLA_VXLAN_LOCAL6: u16 = 17;
+/// Bytes of `struct ifinfomsg` and of `struct ifaddrmsg`.
+const LINK_BYTES: usize = 16;
+const ADDRESS_BYTES: usize = 8;
+
+/// A pair of interfaces to make, one end in each namespace.
+pub struct Pair<'a> {
+    /// The end in the socket's namespace, attached to this bridge.
+    pub name: &'a str,
+    pub bridge: u32,
+    pub peer: &'a str,
+    pub peer_mac: [u8; 6],
+    pub peer_namespace: BorrowedFd<'a>,
+    /// Of both ends.
+    pub mtu: u32,
+}
+
+/// What makes one VXLAN device differ from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vxlan {
+    pub id: u32,
+    /// UDP port of this and all other ends.
+    pub port: u16,
+    /// The address packets leave with.
+    pub local: IpAddr,
+}
+
+/// An interface as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub index: u32,
+    pub mtu: u32,
+    pub is_up: bool,
+    pub mac: Option<[u8; 6]>,
+    pub vxlan: Option<Vxlan>,
+}
+
+fn request(kind: u16, flags: u16, index: u32, up: bool) -> Message {
+    let mut message = Message::new(kind, flags);
+    message.interface(index, up);
+    message
+}
+
+impl Socket {
+    /// A bridge that is up. Its address is fixed: a bridge without one takes a port's and changes it with the ports.
+    pub fn add_bridge(&mut self, name: &str, mac: [u8; 6], mtu: u32) -> io::Result<()> {
+        let mut message = request(libc::RTM_NEWLINK, CREATE, 0, true);
+        message.text(libc::IFLA_IFNAME, name);
+        message.attribute(libc::IFLA_ADDRESS, &mac);
+        message.number(libc::IFLA_MTU, mtu);
+        message.nested(libc::IFLA_LINKINFO, |message| message.text(IFLA_INFO_KIND, "bridge"));
+        self.call(message)
+    }
+
+    pub fn add_pair(&mut self, pair: &Pair<'_>) -> io::Result<()> {
+        let mut message = request(libc::RTM_NEWLINK, CREATE, 0, true);
+        message.text(libc::IFLA_IFNAME, pair.name);
+        message.number(libc::IFLA_MASTER, pair.bridge);
+        message.number(libc::IFLA_MTU, pair.mtu);
+        message.nested(libc::IFLA_LINKINFO, |message| {
+            message.text(IFLA_INFO_KIND, "veth");
+            message.nested(IFLA_INFO_DATA, |message| {
+                message.nested(VETH_INFO_PEER, |message| {
+                    // Not up yet: the kernel makes the peer first, and it cannot come up without its other end.
+                    message.interface(0, false);
+                    message.text(libc::IFLA_IFNAME, pair.peer);
+                    message.attribute(libc::IFLA_ADDRESS, &pair.peer_mac);
+                    message.number(libc::IFLA_MTU, pair.mtu);
+                    message.number(libc::IFLA_NET_NS_FD, pair.peer_namespace.as_raw_fd() as u32);
+                });
+            });
+        });
+        self.call(message)
+    }
+
+    /// Lets frames leave a bridge by the port they came in.
+    pub fn set_hairpin(&mut self, port: u32) -> io::Result<()> {
+        let mut message = request(libc::RTM_NEWLINK, 0, port, true);
+        message.nested(libc::IFLA_LINKINFO, |message| {
+            message.text(IFLA_INFO_SLAVE_KIND, "bridge");
+            message.nested(IFLA_INFO_SLAVE_DATA, |message| message.attribute(IFLA_BRPORT_MODE, &[1]));
+        });
+        self.call(message)
+    }
+
+    /// A VXLAN device that is up and learns nothing: who is behind which address is told by `add_forwarding`.
+    pub fn add_vxlan(&mut self, name: &str, vxlan: Vxlan, mac: [u8; 6], mtu: u32) -> io::Result<()> {
+        let mut message = request(libc::RTM_NEWLINK, CREATE, 0, true);
+        message.text(libc::IFLA_IFNAME, name);
+        message.attribute(libc::IFLA_ADDRESS, &mac);
+        message.number(libc::IFLA_MTU, mtu);
+        message.nested(libc::IFLA_LINKINFO, |message| {
+            message.text(IFLA_INFO_KIND, "vxlan");
+            message.nested(IFLA_INFO_DATA, |message| {
+                message.number(IFLA_VXLAN_ID, vxlan.id);
+                message.attribute(IFLA_VXLAN_LEARNING, &[0]);
+                message.attribute(IFLA_VXLAN_PORT, &vxlan.port.to_be_bytes());
+                let local = if vxlan.local.is_ipv4() { IFLA_VXLAN_LOCAL } else { IFLA_VXLAN_LOCAL6 };
+                message.address(local, vxlan.local);
+            });
+        });
+        self.call(message)
+    }
+
+    pub fn set_up(&mut self, index: u32) -> io::Result<()> {
+        self.call(request(libc::RTM_NEWLINK, 0, index, true))
+    }
+
+    pub fn set_mtu(&mut self, index: u32, mtu: u32) -> io::Result<()> {
+        let mut message = Message::new(libc::RTM_NEWLINK, 0);
+        message.interface(index, false);
+        message.number(libc::IFLA_MTU, mtu);
+        // The interface's flags are left as they are: the change mask above is zero.
+        self.call(message)
+    }
+
+    /// Success when there is none.
+    pub fn delete_link(&mut self, index: u32) -> io::Result<()> {
+        gone_is_fine(self.call(request(libc::RTM_DELLINK, 0, index, false)))
+    }
+
+    /// The interface of this name or, without one, of this index.
+    pub fn link(&mut self, name: Option<&str>, index: u32) -> io::Result<Option<Link>> {
+        let mut message = request(libc::RTM_GETLINK, 0, index, false);
+        if let Some(name) = name {
+            message.text(libc::IFLA_IFNAME, name);
+        }
+        match self.ask(message) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+            Ok(answers) => Ok(answers.first().and_then(|answer| read(answer))),
+        }
+    }
+
+    /// Success when the interface has it already.
+    pub fn add_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
+        let mut message = Message::new(libc::RTM_NEWADDR, CREATE);
+        // Nobody else has an address that we hand out: no time is lost on asking.
+        let flags = if address.is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
+        message.bytes(&[family(address), prefix, flags, libc::RT_SCOPE_UNIVERSE]);
+        message.bytes(&index.to_ne_bytes());
+        message.address(libc::IFA_LOCAL, address);
+        message.address(libc::IFA_ADDRESS, address);
+        match self.call(message) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// All addresses of one interface.
+    pub fn addresses(&mut self, index: u32) -> io::Result<Vec<IpAddr>> {
+        let mut message = Message::new(libc::RTM_GETADDR, libc::NLM_F_DUMP as u16);
+        message.bytes(&[0; ADDRESS_BYTES]);
+        let read = |answer: Vec<u8>| {
+            let attributes = Attributes::of(&answer, ADDRESS_BYTES);
+            let found = super::word(&answer, super::HEADER_BYTES + 4)? == index;
+            // Version 6 addresses have no local part of their own.
+            let address = attributes.address(libc::IFA_LOCAL).or_else(|| attributes.address(libc::IFA_ADDRESS))?;
+            found.then_some(address)
+        };
+        Ok(self.ask(message)?.into_iter().filter_map(read).collect())
+    }
+}
+
+fn read(answer: &[u8]) -> Option<Link> {
+    let at = |offset| super::word(answer, super::HEADER_BYTES + offset);
+    let attributes = Attributes::of(answer, LINK_BYTES);
+    let info = attributes.find(libc::IFLA_LINKINFO).map(Attributes::within);
+    let is_vxlan = info.as_ref().and_then(|info| info.find(IFLA_INFO_KIND)) == Some(b"vxlan\0");
+    let data = info.filter(|_| is_vxlan).and_then(|info| info.find(IFLA_INFO_DATA)).map(Attributes::within);
+    let vxlan = data.and_then(|data| {
+        Some(Vxlan {
+            id: data.number(IFLA_VXLAN_ID)?,
+            port: u16::from_be_bytes(data.find(IFLA_VXLAN_PORT)?.try_into().ok()?),
+            local: data.address(IFLA_VXLAN_LOCAL).or_else(|| data.address(IFLA_VXLAN_LOCAL6))?,
+        })
+    });
+    Some(Link {
+        index: at(4)?,
+        mtu: attributes.number(libc::IFLA_MTU)?,
+        is_up: at(8)? & libc::IFF_UP as u32 != 0,
+        mac: attributes.mac(libc::IFLA_ADDRESS),
+        vxlan,
+    })
+}
