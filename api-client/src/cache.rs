@@ -114,6 +114,21 @@ impl<T: Object> Snapshot<T> {
             .map(|(_, object)| object)
     }
 
+    /// The objects of one namespace whose index string is `value`, ordered by name.
+    pub fn indexed_in<'a>(
+        &'a self,
+        index: &str,
+        value: &'a str,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<T>> + 'a {
+        let map = self.indexes.iter().find(|(i, _)| i.name == index).map(|(_, map)| map);
+        let start = (value.to_owned(), ObjectKey::new(namespace, ""));
+        map.into_iter()
+            .flat_map(move |map| map.range(start.clone()..))
+            .take_while(move |((v, k), _)| v == value && k.namespace == namespace)
+            .map(|(_, object)| object)
+    }
+
     fn insert(&mut self, object: Arc<T>) -> Option<Arc<T>> {
         let key = object.key();
         let old = self.objects.get(&key).cloned();

@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("scheduler", &["api", "api-client"]),
     ("agent", &["api", "api-client"]),
     ("service-proxy", &["api", "api-client"]),
+    ("dns", &["api", "api-client"]),
     (
         "keelson",
         &["api", "store-client", "apiserver", "api-client", "reconciler", "scheduler", "agent", "service-proxy"],
