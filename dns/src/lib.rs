@@ -14,5 +14,5 @@ mod run;
 pub mod server;
 pub mod zone;
 
-pub use run::{Error, Options, run};
+pub use run::{Clients, Error, Options, run};
 pub use server::Listener;

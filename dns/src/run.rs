@@ -42,9 +42,15 @@ pub struct Options {
     pub stub_domains: Vec<(String, Vec<SocketAddr>)>,
 }
 
+/// The identities answers are read with: nodes may read their own pods alone, and proxies all Services.
+pub struct Clients {
+    pub node: Client,
+    pub proxy: Client,
+}
+
 /// Answers on `listener` until `shutdown`.
 pub async fn run(
-    client: Client,
+    clients: Clients,
     listener: Listener,
     options: Options,
     shutdown: CancellationToken,
@@ -63,9 +69,9 @@ pub async fn run(
     let addresses = [BY_ADDRESS, BY_SECOND_ADDRESS];
     let sources = Arc::new(Sources {
         domain,
-        services: Cache::start_indexed(client.api(), all.clone(), &addresses, &tasks, caches.clone()),
-        slices: Cache::start_indexed(client.api(), all, &[BY_SERVICE, NAMED], &tasks, caches.clone()),
-        pods: Cache::start_indexed(client.api(), own_pods, &[BY_POD_IP], &tasks, caches),
+        services: Cache::start_indexed(clients.proxy.api(), all.clone(), &addresses, &tasks, caches.clone()),
+        slices: Cache::start_indexed(clients.proxy.api(), all, &[BY_SERVICE, NAMED], &tasks, caches.clone()),
+        pods: Cache::start_indexed(clients.node.api(), own_pods, &[BY_POD_IP], &tasks, caches),
         host: ArcSwap::default(),
         servers: options.servers,
         forwarder: Forwarder::new(stubs),

@@ -137,6 +137,15 @@ pub struct Server {
     #[arg(long, value_name = "CIDR", env = "KEELSON_POD_CIDR")]
     pub pod_cidr: Option<String>,
 
+    /// Domain that names of Services and pods end with [default: cluster.local]
+    #[arg(long, value_name = "DOMAIN", env = "KEELSON_CLUSTER_DOMAIN")]
+    pub cluster_domain: Option<String>,
+
+    /// Address of cluster DNS, or `none` to leave name resolution to the host's servers or to a DNS of your own
+    /// [default: the tenth address of the Service range]
+    #[arg(long, value_name = "ADDR", env = "KEELSON_CLUSTER_DNS")]
+    pub cluster_dns: Option<String>,
+
     /// What to log, as in `info` or `info,agent=debug` [default: info]
     #[arg(long, value_name = "FILTER", env = "KEELSON_LOG")]
     pub log: Option<String>,

@@ -14,6 +14,8 @@ const DEFAULT_FILE: &str = "/etc/keelson/config.yaml";
 const DEFAULT_API_PORT: u16 = 6443;
 /// The kubelet's port, which everything that talks to nodes expects.
 const DEFAULT_NODE_PORT: u16 = 10250;
+/// Cluster DNS has the tenth address of the Service range, as kubeadm's default.
+const DNS_OFFSET: u32 = 10;
 /// A configuration file larger than this is a mistake.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -40,6 +42,9 @@ pub struct Settings {
     pub node_port: u16,
     pub service_cidr: String,
     pub pod_cidr: String,
+    pub cluster_domain: String,
+    /// `None`: no DNS server is part of the nodes.
+    pub cluster_dns: Option<Ipv4Addr>,
     pub log: String,
 }
 
@@ -107,6 +112,8 @@ fn merge(over: Server, under: Server) -> Server {
         node_port: over.node_port.or(under.node_port),
         service_cidr: over.service_cidr.or(under.service_cidr),
         pod_cidr: over.pod_cidr.or(under.pod_cidr),
+        cluster_domain: over.cluster_domain.or(under.cluster_domain),
+        cluster_dns: over.cluster_dns.or(under.cluster_dns),
         log: over.log.or(under.log),
     }
 }
@@ -152,6 +159,8 @@ fn resolve(given: Server) -> Result<Settings> {
         node_name: given.node_name.map(|n| node_name(&n)).transpose()?,
         node_ip: given.node_ip,
         node_port: given.node_port.unwrap_or(DEFAULT_NODE_PORT),
+        cluster_domain: cluster_domain(given.cluster_domain.as_deref().unwrap_or("cluster.local"))?,
+        cluster_dns: cluster_dns(given.cluster_dns.as_deref(), service_cidr)?,
         service_cidr: service_cidr.to_string(),
         pod_cidr: pod_cidr.to_string(),
         log: given.log.unwrap_or_else(|| "info".to_owned()),
@@ -196,6 +205,23 @@ pub fn node_name(name: &str) -> Result<String> {
         bail!("node name {name:?} is not a DNS name (lower case letters, digits, '-' and '.'): give --node-name");
     }
     Ok(name)
+}
+
+fn cluster_domain(domain: &str) -> Result<String> {
+    let domain = domain.trim_end_matches('.').to_lowercase();
+    node_name(&domain).map_err(|_| anyhow::anyhow!("--cluster-domain {domain:?} is not a DNS name"))
+}
+
+fn cluster_dns(given: Option<&str>, services: Range) -> Result<Option<Ipv4Addr>> {
+    let Some(given) = given else { return Ok(Some(Ipv4Addr::from(u32::from(services.network) + DNS_OFFSET))) };
+    if given == "none" {
+        return Ok(None);
+    }
+    match given.parse() {
+        Ok(address) if mask(address, services.prefix) == services.network => Ok(Some(address)),
+        Ok(address) => bail!("--cluster-dns {address} is not in the Service range {services}"),
+        Err(_) => bail!("--cluster-dns {given:?} is neither an IPv4 address nor \"none\""),
+    }
 }
 
 /// An IPv4 range in its canonical form.
@@ -264,6 +290,7 @@ mod tests {
         assert_eq!(settings.components.len(), 4);
         assert_eq!(settings.store, Store::Embedded);
         assert_eq!(settings.bind.to_string(), "0.0.0.0:6443");
+        assert_eq!(settings.cluster_dns, Some(Ipv4Addr::new(10, 96, 0, 10)));
         assert_eq!(settings.write_kubeconfig, Path::new("/var/lib/keelson/admin.kubeconfig"));
     }
 
@@ -288,6 +315,9 @@ mod tests {
         assert!(error(&["--pod-cidr", "10.0.0.0/30"]).contains("between 8 and 24"));
         assert!(error(&["--service-cidr", "ten"]).contains("not an IPv4 range"));
         assert!(error(&["--node-name", "a_b"]).contains("DNS name"));
+        assert!(error(&["--cluster-dns", "10.97.0.10"]).contains("not in the Service range 10.96.0.0/16"));
+        assert!(error(&["--cluster-dns", "ten"]).contains("neither"));
+        assert!(error(&["--cluster-domain", "a_b"]).contains("not a DNS name"));
         let overlap = error(&["--pod-cidr", "10.96.0.0/12"]);
         assert!(overlap.contains("--service-cidr 10.96.0.0/16 and --pod-cidr 10.96.0.0/12 overlap"), "{overlap}");
         assert!(error(&["--service-cidr", "10.244.3.0/24"]).contains("overlap"));

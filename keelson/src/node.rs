@@ -1,15 +1,21 @@
 //! The node part of the process: the agent and the service proxy, and the commands that work on this node.
 
+use std::net::{IpAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
+use tracing::warn;
 
 use crate::args;
 use crate::config::{DEFAULT_CONTAINERD_ADDRESS, DEFAULT_DATA_DIR, Settings, node_name};
 use crate::control_plane::ControlPlane;
 use crate::server::{Clients, Parts};
 use crate::state::Instance;
+
+const DNS_PORT: u16 = 53;
+/// Names the servers that answer for everything outside the cluster.
+const HOST_RESOLVER: &str = "/etc/resolv.conf";
 
 /// Starts the agent and the service proxy.
 pub fn start(
@@ -35,6 +41,9 @@ pub fn start(
         options.client_ca = Some(pki.join("ca.crt"));
     }
     let network = agent::network::Options::of(&options);
+    options.cluster_domain.clone_from(&settings.cluster_domain);
+    options.cluster_dns = settings.cluster_dns.into_iter().map(IpAddr::V4).collect();
+    let dns = start_dns(settings, clients, &name, parts)?;
     let client = clients.client(&format!("system:node:{name}"), &["system:nodes"], "agent");
     parts.agent = Some(options.progress.clone());
     let stop = parts.stop.clone();
@@ -43,10 +52,39 @@ pub fn start(
     let client = clients.client("system:kube-proxy", &[], "service-proxy");
     let (nodes, stop) = (client.clone(), parts.stop.clone());
     parts.spawn("pod network", async move { Ok(agent::network::run(nodes, network, stop).await?) });
-    let options = service_proxy::Options { node_name: name, table: table(&settings.data_dir, &settings.pod_cidr) };
+    let node = service_proxy::Node { name, dns };
+    let options = service_proxy::Options { node, table: table(&settings.data_dir, &settings.pod_cidr) };
     let stop = parts.stop.clone();
     parts.spawn("service proxy", async move { Ok(service_proxy::run(client, options, stop).await?) });
     Ok(())
+}
+
+/// Starts this node's DNS server, unless the cluster has its own. Returns where it listens.
+fn start_dns(settings: &Settings, clients: &Clients, node: &str, parts: &mut Parts) -> Result<Option<SocketAddrV4>> {
+    if settings.cluster_dns.is_none() {
+        return Ok(None);
+    }
+    let address = Instance::of(&settings.data_dir).dns_address();
+    agent::network::host_address::add(address.into())
+        .with_context(|| format!("give this host the address {address}"))?;
+    let listener = dns::Listener::bind((address, DNS_PORT).into()).or_else(|error| {
+        warn!(%error, "port {DNS_PORT} of {address} is taken: cluster DNS is served on another, for Services alone");
+        dns::Listener::bind((address, 0).into())
+    });
+    let listener = listener.with_context(|| format!("listen on {address} for cluster DNS"))?;
+    let bound = SocketAddrV4::new(address, listener.address().port());
+    let options = dns::Options {
+        node_name: node.to_owned(),
+        domain: settings.cluster_domain.clone(),
+        resolv_conf: HOST_RESOLVER.into(),
+        servers: Vec::new(),
+        stub_domains: Vec::new(),
+    };
+    let node = clients.client(&format!("system:node:{node}"), &["system:nodes"], "dns");
+    let clients = dns::Clients { node, proxy: clients.client("system:kube-proxy", &[], "dns") };
+    let stop = parts.stop.clone();
+    parts.spawn("dns", async move { Ok(dns::run(clients, listener, options, stop).await?) });
+    Ok(Some(bound))
 }
 
 fn table(data_dir: &Path, pod_cidr: &str) -> service_proxy::ruleset::Table {
@@ -95,6 +133,8 @@ pub async fn import(node: args::Node, archives: &[PathBuf]) -> Result<()> {
 pub async fn cleanup(node: args::Node) -> Result<()> {
     let (data_dir, containerd_address) = locate(node)?;
     agent::cleanup(&agent_options("", &data_dir, &containerd_address)).await.context("remove this node's pods")?;
+    let dns = Instance::of(&data_dir).dns_address();
+    agent::network::host_address::remove(dns.into()).with_context(|| format!("take {dns} from this host"))?;
     service_proxy::cleanup(&table(&data_dir, "")).await.context("remove this node's Services")?;
     Ok(())
 }

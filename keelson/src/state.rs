@@ -1,6 +1,7 @@
 //! What a server leaves in its data directory for other commands, and the names that keep several of them on one host
 //! apart.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -71,6 +72,14 @@ impl Instance {
     }
     pub fn nftables_table(&self) -> String {
         self.named("keelson", "_")
+    }
+    /// Where the node's DNS server listens: link-local, so it is the node's own whatever networks it is in.
+    pub fn dns_address(&self) -> Ipv4Addr {
+        match u32::from_str_radix(&self.suffix, 16) {
+            // 169.254.0.0/24 and 169.254.255.0/24 are reserved, and clouds have services in 169.254.169.0/24.
+            Ok(hash) => Ipv4Addr::new(169, 254, 32 + (hash % 64) as u8, 1 + (hash / 64 % 250) as u8),
+            Err(_) => Ipv4Addr::new(169, 254, 20, 53),
+        }
     }
     pub fn containerd_namespace(&self) -> String {
         self.named("k8s.io", "-")

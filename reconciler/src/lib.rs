@@ -39,6 +39,8 @@ pub struct Options {
     pub cluster_cidrs: Vec<String>,
     /// Certificate authority (PEM) published to every namespace as `kube-root-ca.crt`.
     pub root_ca: Option<String>,
+    /// Address of the Service `kube-system/kube-dns`, kept by a controller. `None`: the cluster brings its own DNS.
+    pub cluster_dns: Option<String>,
     /// Where queue metrics are kept; register it with the process's registry.
     pub metrics: Metrics,
 }
@@ -96,6 +98,9 @@ pub fn controllers(client: &Client, caches: &Caches, options: &Options) -> Vec<A
     if let Some(root_ca) = options.root_ca.clone() {
         all.push(Arc::new(controllers::serviceaccount::RootCaPublisher::new(caches, root_ca)));
     }
+    if let Some(address) = options.cluster_dns.clone() {
+        all.push(Arc::new(controllers::clusterdns::ClusterDns::new(caches, address)));
+    }
     all
 }
 
@@ -104,8 +109,12 @@ pub fn controllers(client: &Client, caches: &Caches, options: &Options) -> Vec<A
 pub fn declared() -> Vec<Arc<dyn Controller>> {
     let client = Client::new(Arc::new(InProcess::new(Arc::new(|_| std::future::pending().boxed()))), "declared");
     let caches = Caches::new(client.clone(), TaskTracker::new(), CancellationToken::new());
-    let options =
-        Options { root_ca: Some(String::new()), cluster_cidrs: vec!["10.0.0.0/16".into()], ..Options::default() };
+    let options = Options {
+        root_ca: Some(String::new()),
+        cluster_cidrs: vec!["10.0.0.0/16".into()],
+        cluster_dns: Some("10.96.0.10".into()),
+        ..Options::default()
+    };
     controllers(&client, &caches, &options)
 }
 

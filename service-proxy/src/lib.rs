@@ -12,4 +12,5 @@ pub mod plan;
 pub mod ruleset;
 mod run;
 
+pub use plan::Node;
 pub use run::{Error, Options, cleanup, run};

@@ -2,13 +2,15 @@
 //! The choice of endpoints follows upstream's `proxy.CategorizeEndpoints`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::objects::{Endpoint, EndpointSlice, PROXY_NAME_LABEL, SERVICE_NAME_LABEL, Service, ServicePort};
 use crate::ruleset::{Ruleset, mark_for_masquerade};
 
 /// Most endpoints of one Service port that take part; the rest is left out, so that one rule stays bounded.
 const ENDPOINTS_MAX: usize = 5_000;
+/// The Service that stands for cluster DNS.
+const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
 
 /// One backend of one Service port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,11 +26,19 @@ struct Backends {
     local: BTreeSet<Backend>,
 }
 
-/// The ruleset that node `node_name` should have.
+/// What a node has of its own.
+#[derive(Clone, Debug, Default)]
+pub struct Node {
+    pub name: String,
+    /// This node's DNS server: behind the DNS Service as long as that has no endpoints.
+    pub dns: Option<SocketAddrV4>,
+}
+
+/// The ruleset that `node` should have.
 pub fn plan<'a>(
     services: impl IntoIterator<Item = &'a Service>,
     slices: impl IntoIterator<Item = &'a EndpointSlice>,
-    node_name: &str,
+    node: &Node,
 ) -> Ruleset {
     let mut by_service: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
     for slice in slices {
@@ -48,7 +58,11 @@ pub fn plan<'a>(
         let (namespace, name) = (service.metadata.namespace.as_str(), service.metadata.name.as_str());
         let slices = by_service.get(&(namespace, name)).map(Vec::as_slice).unwrap_or_default();
         for port in &service.spec.ports {
-            let backends = backends(slices, port, node_name);
+            let mut backends = backends(slices, port, &node.name);
+            if backends.cluster.is_empty() && (namespace, name) == DNS_SERVICE {
+                let own = node.dns.map(|dns| Backend { address: *dns.ip(), port: dns.port() });
+                backends = Backends { cluster: own.into_iter().collect(), local: own.into_iter().collect() };
+            }
             let id = format!("{namespace}/{name}/{}/{}", protocol(port), port.port);
             add_port(&mut ruleset, service, cluster_ip, port, &id, &backends);
         }
@@ -189,7 +203,8 @@ mod tests {
             services.iter().map(|v| serde_json::from_value(v.clone()).expect("a Service")).collect();
         let slices: Vec<EndpointSlice> =
             slices.iter().map(|v| serde_json::from_value(v.clone()).expect("an EndpointSlice")).collect();
-        let ruleset = plan(&services, &slices, "here");
+        let node = Node { name: "here".into(), dns: Some(SocketAddrV4::new([169, 254, 20, 10].into(), 53)) };
+        let ruleset = plan(&services, &slices, &node);
         let mut text = String::new();
         for (chain, rules) in &ruleset.chains {
             text += &format!("chain {chain}: {}\n", rules.join("; "));
@@ -232,6 +247,33 @@ mod tests {
             expect![[r#"
             chain svc/default/web/tcp/80: meta l4proto tcp dnat ip to numgen random mod 2 map { 0 : 10.244.0.5 . 8080, 1 : 10.244.1.5 . 8080 }
             10.96.0.7 . tcp . 80 -> svc/default/web/tcp/80
+        "#]],
+        );
+    }
+
+    #[test]
+    fn the_dns_service_is_the_nodes_own_server_unless_it_has_endpoints() {
+        let ports = json!([{ "name": "dns", "protocol": "UDP", "port": 53 }]);
+        let mut dns = service(json!({ "clusterIP": "10.96.0.10", "ports": ports }));
+        dns["metadata"] = json!({ "name": "kube-dns", "namespace": "kube-system" });
+        check(
+            &[dns.clone()],
+            &[],
+            expect![[r#"
+            chain svc/kube-system/kube-dns/udp/53: meta l4proto udp dnat ip to numgen random mod 1 map { 0 : 169.254.20.10 . 53 }
+            10.96.0.10 . udp . 53 -> svc/kube-system/kube-dns/udp/53
+        "#]],
+        );
+        let mut own = slice(json!([{ "addresses": ["10.244.0.5"] }]));
+        own["metadata"] = json!({ "name": "kube-dns-1", "namespace": "kube-system",
+            "labels": { "kubernetes.io/service-name": "kube-dns" } });
+        own["ports"] = json!([{ "name": "dns", "protocol": "UDP", "port": 5353 }]);
+        check(
+            &[dns],
+            &[own],
+            expect![[r#"
+            chain svc/kube-system/kube-dns/udp/53: meta l4proto udp dnat ip to numgen random mod 1 map { 0 : 10.244.0.5 . 5353 }
+            10.96.0.10 . udp . 53 -> svc/kube-system/kube-dns/udp/53
         "#]],
         );
     }

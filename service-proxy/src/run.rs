@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::nft;
 use crate::objects::{EndpointSlice, Service};
-use crate::plan::plan;
+use crate::plan::{Node, plan};
 use crate::ruleset::{self, Ruleset, Table};
 
 /// Pause after a refused transaction before the whole table is written anew.
@@ -26,7 +26,7 @@ pub enum Error {
 
 #[derive(Clone, Debug)]
 pub struct Options {
-    pub node_name: String,
+    pub node: Node,
     pub table: Table,
 }
 
@@ -51,7 +51,7 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
         let wanted = plan(
             services.snapshot().iter().map(AsRef::as_ref),
             slices.snapshot().iter().map(AsRef::as_ref),
-            &options.node_name,
+            &options.node,
         );
         let retry = match advance(&options.table, applied.as_ref(), &wanted).await {
             Ok(()) => {

@@ -84,6 +84,7 @@ fn walk(cluster: &Cluster) -> Result<()> {
     ensure!(logs.contains(&format!("serving on port 8080 as {pod}")), "logs of {pod}: {logs}");
     let name = kubectl.run(&["exec", &pod, "--", "hostname"])?;
     ensure!(name.trim() == pod, "hostname in {pod} is {name}");
+    names_resolve(&kubectl, &pod)?;
 
     kubectl.run(&["delete", "-f", &manifest, "--timeout=60s"])?;
     wait::until("the pods to be gone", LIMIT, || {
@@ -128,6 +129,23 @@ fn every_replica_answers(kubectl: &Kubectl, count: usize, version: &str) -> Resu
         }
         anyhow::bail!("only {answered:?} of {pods:?} answered")
     })
+}
+
+/// From inside a pod: the Service by its name and by what a resolver's first search domain makes of a shorter one, an
+/// address by its name, and no name that does not exist. (The image's libc cannot resolve by itself: it is static.)
+fn names_resolve(kubectl: &Kubectl, pod: &str) -> Result<()> {
+    let service = kubectl.get(&["service", "hello"])?;
+    let address = service["spec"]["clusterIP"].as_str().context("a cluster IP")?;
+    for name in ["hello.default.svc.cluster.local", "hello.default.default.svc.cluster.local"] {
+        let found = kubectl.run(&["exec", pod, "--", "nslookup", name])?;
+        ensure!(found.contains(&format!("Address: {address}")), "{name}: {found}");
+    }
+    let reverse = kubectl.run(&["exec", pod, "--", "nslookup", address])?;
+    ensure!(reverse.contains("hello.default.svc.cluster.local"), "{address}: {reverse}");
+    let missing = kubectl.run(&["exec", pod, "--", "nslookup", "gone.default.svc.cluster.local"]);
+    let problem = missing.err().context("a name that does not exist resolves")?;
+    ensure!(format!("{problem:#}").contains("NXDOMAIN"), "{problem:#}");
+    Ok(())
 }
 
 fn node_port_answers(kubectl: &Kubectl) -> Result<()> {

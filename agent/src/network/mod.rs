@@ -7,6 +7,7 @@
 
 pub mod act;
 pub mod bridge;
+pub mod host_address;
 pub mod netlink;
 pub mod plan;
 pub mod range;

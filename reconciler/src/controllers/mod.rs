@@ -1,6 +1,7 @@
 //! One module per controller; each has a pure `plan.rs` and a thin `mod.rs` that reads caches and acts.
 
 pub mod claim;
+pub mod clusterdns;
 pub mod clusterrole;
 pub mod cronjob;
 pub mod daemonset;

@@ -31,8 +31,10 @@ fn declared(controllers: &[Arc<dyn Controller>]) -> Vec<Declared> {
 /// As text: three lines per controller. A star marks what its keys name.
 pub fn text(controllers: &[Arc<dyn Controller>]) -> String {
     let list = |resources: &[(String, bool)], mark: &str| {
-        let names: Vec<String> =
-            resources.iter().map(|(name, marked)| if *marked { format!("{name}{mark}") } else { name.clone() }).collect();
+        let names: Vec<String> = resources
+            .iter()
+            .map(|(name, marked)| if *marked { format!("{name}{mark}") } else { name.clone() })
+            .collect();
         names.join(", ")
     };
     let mut out = String::new();

@@ -1,8 +1,8 @@
 //! Metrics of the work queues, under upstream's names (`k8s.io/component-base/metrics/prometheus/workqueue`), so that
 //! dashboards and alerts work unchanged.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;

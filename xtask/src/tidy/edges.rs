@@ -21,7 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("dns", &["api", "api-client"]),
     (
         "keelson",
-        &["api", "store-client", "apiserver", "api-client", "reconciler", "scheduler", "agent", "service-proxy"],
+        &["api", "store-client", "apiserver", "api-client", "reconciler", "scheduler", "agent", "service-proxy", "dns"],
     ),
     ("tests", &[]),
     ("xtask", &["tests"]),

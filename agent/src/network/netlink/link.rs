@@ -173,6 +173,18 @@ impl Socket {
         }
     }
 
+    /// Success when there is none.
+    pub fn delete_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
+        let mut message = Message::new(libc::RTM_DELADDR, 0);
+        message.bytes(&[family(address), prefix, 0, libc::RT_SCOPE_UNIVERSE]);
+        message.bytes(&index.to_ne_bytes());
+        message.address(libc::IFA_LOCAL, address);
+        match self.call(message) {
+            Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Ok(()),
+            other => other,
+        }
+    }
+
     /// All addresses of one interface.
     pub fn addresses(&mut self, index: u32) -> io::Result<Vec<IpAddr>> {
         let mut message = Message::new(libc::RTM_GETADDR, libc::NLM_F_DUMP as u16);

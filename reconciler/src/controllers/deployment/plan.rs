@@ -14,8 +14,8 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use serde_json::Value;
 
 use super::replica_set::Set;
-use super::status::{self, PAUSED, PROGRESSING, Status, TIMED_OUT, condition};
 use super::scale;
+use super::status::{self, PAUSED, PROGRESSING, Status, TIMED_OUT, condition};
 use crate::controllers::template;
 
 pub const REVISION: &str = "deployment.kubernetes.io/revision";
