@@ -2,7 +2,6 @@
 //! stroke. Pure.
 
 use super::plan::{DESIRED_REPLICAS, MAX_REPLICAS, Rollout, Step};
-use super::replica_set::Set;
 use crate::controllers::int_or_percent::scaled;
 
 impl Rollout<'_> {
@@ -93,7 +92,8 @@ impl Rollout<'_> {
             let size = set.replicas - unhealthy;
             shrunk |= self.resize(*index, size, false);
         }
-        let available: i32 = self.sets.iter().map(Set::available).sum();
+        // A set that was told to shrink still counts the pods it is about to delete.
+        let available: i32 = self.sets.iter().map(|set| set.available().min(set.replicas)).sum();
         let mut budget = (available - min_available).max(0);
         for index in old {
             let size = self.sets[index].replicas;
