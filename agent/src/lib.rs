@@ -8,6 +8,7 @@
 //! Reading order: `options` -> `run` -> `pod` (plan, status, owner) -> `sandbox`, `spec`, `runtime` -> `logs`, `node`.
 //! Not here: scheduling, Service routing, DNS. The agent knows the cluster only through `cluster::Cluster`.
 
+pub mod certificates;
 pub mod cgroup;
 mod cleanup;
 pub mod cluster;

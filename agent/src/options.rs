@@ -5,6 +5,10 @@ use std::{
     path::PathBuf,
 };
 
+use k8s_openapi::api::core::v1::Taint;
+
+use crate::certificates::Certificates;
+
 /// Where the node API listens; the kubelet's own port.
 pub const NODE_API_PORT: u16 = 10250;
 
@@ -26,7 +30,10 @@ pub struct Options {
     pub container_log_dir: PathBuf,
     /// Address the node registers; `None` takes the address of the default route's interface.
     pub node_ip: Option<IpAddr>,
+    /// Set on the Node when it registers.
     pub labels: Vec<(String, String)>,
+    /// Set on the Node when it is created; later they are others' affair.
+    pub taints: Vec<Taint>,
     /// Pod addresses for the built-in network, used until `spec.podCIDR` of the Node is set.
     pub pod_cidr: Option<String>,
     /// A conflist found here takes over pod networking.
@@ -43,6 +50,8 @@ pub struct Options {
     pub max_pods: u32,
     /// Where the node API listens.
     pub bind: SocketAddr,
+    /// The certificates of a node that joined by token; they come before the two below.
+    pub certificates: Option<Certificates>,
     /// PEM. Certificate and key of the node API; made by the agent itself when absent.
     pub serving_certificate: Option<PathBuf>,
     pub serving_key: Option<PathBuf>,
@@ -69,6 +78,7 @@ impl Options {
             container_log_dir: "/var/log/containers".into(),
             node_ip: None,
             labels: Vec::new(),
+            taints: Vec::new(),
             pod_cidr: None,
             cni_config_dir: "/etc/cni/net.d".into(),
             cni_plugin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into(), "/usr/libexec/cni".into()],
@@ -79,6 +89,7 @@ impl Options {
             manifest_dir: None,
             max_pods: 110,
             bind: SocketAddr::from(([0, 0, 0, 0], NODE_API_PORT)),
+            certificates: None,
             serving_certificate: None,
             serving_key: None,
             client_ca: None,

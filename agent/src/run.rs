@@ -1,13 +1,13 @@
 //! A node's life, in the order it happens: connect, register, take back, follow, leave.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use api_client::{Cache, Client, ListParams, Received};
 use k8s_openapi::api::core::v1::Pod;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Options, Progress, cgroup,
+    Options, Progress, certificates, cgroup,
     cluster::server::ApiCluster,
     node::{self, NodeKeeper, lease},
     node_api,
@@ -54,19 +54,36 @@ pub async fn run(client: Client, mut options: Options, shutdown: CancellationTok
     // The Node tells the port, which the kernel may have chosen.
     options.bind = server.address();
     tasks.spawn(server.run(shutdown.clone()));
-    let keeper = NodeKeeper::new(&client, &options, addresses, shared.clone());
+    let keeper = NodeKeeper::new(&client, &options, addresses.clone(), shared.clone());
     let Some(node) = shutdown.run_until_cancelled(keeper.register()).await else { return Ok(()) };
     shared.sandboxes.set_pod_range(node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()));
     shared.sandboxes.warn_of_rival();
     let uid = node.metadata.uid.clone().unwrap_or_default();
     tasks.spawn(lease::keep(client.clone(), options.node_name.clone(), uid, shutdown.clone()));
     tasks.spawn(keeper.keep(client.clone(), node, tasks.clone()));
+    keep_certificates(&client, &options, &addresses, &tasks, &shutdown);
 
     if let Some(pods) = shutdown.run_until_cancelled(containerd(&shared, &options.progress)).await {
         follow(&client, &options, pods, &tasks, &shutdown).await;
     }
     drain(&tasks, &shared.tasks).await;
     Ok(())
+}
+
+/// Renews what the node got by certificate requests. After registration: a serving certificate is for the addresses
+/// that the Node tells.
+fn keep_certificates(
+    client: &Client,
+    options: &Options,
+    addresses: &[IpAddr],
+    tasks: &TaskTracker,
+    shutdown: &CancellationToken,
+) {
+    let Some(certificates) = options.certificates.clone() else { return };
+    let node = options.node_name.clone();
+    tasks.spawn(certificates::renew_client(client.clone(), certificates.clone(), node.clone(), shutdown.clone()));
+    let names = certificates::Names { dns: vec![node.clone()], addresses: addresses.to_vec() };
+    tasks.spawn(certificates::renew_serving(client.clone(), certificates, node, names, shutdown.clone()));
 }
 
 /// What containerd has. Waits for containerd: without it nothing is known and nothing must be started.

@@ -27,7 +27,25 @@ pub enum Error {
     Config { what: String, source: BoxError },
 }
 
+impl From<tls::Error> for Error {
+    fn from(source: tls::Error) -> Self {
+        let what = match &source {
+            tls::Error::File { path, .. } => format!("read {path}"),
+            _ => "set up TLS".to_owned(),
+        };
+        Self::Config { what, source: source.into() }
+    }
+}
+
 impl Error {
+    /// What is wrong with a certificate, where that is why no server answered.
+    pub fn tls_problem(&self) -> Option<tls::Problem> {
+        match self {
+            Self::Transport { source, .. } => tls::problem(&**source),
+            _ => None,
+        }
+    }
+
     /// The server's `Status`, where the server answered.
     pub fn status(&self) -> Option<&Status> {
         match self {

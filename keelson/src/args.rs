@@ -21,6 +21,12 @@ pub enum Command {
     ///
     /// Settings come from the configuration file, overridden by KEELSON_* environment variables, overridden by flags.
     Server(Box<Server>),
+    /// Run a node on this host for a cluster whose servers are elsewhere.
+    ///
+    /// Settings come from the configuration file, overridden by KEELSON_* environment variables, overridden by flags.
+    Agent(Box<Agent>),
+    /// Make, show and delete the tokens that nodes join with.
+    Token(TokenArguments),
     /// Print a kubeconfig with administrator rights for the server of a data directory.
     Kubeconfig(Kubeconfig),
     /// Work with the images of this node.
@@ -149,6 +155,119 @@ pub struct Server {
     /// What to log, as in `info` or `info,agent=debug` [default: info]
     #[arg(long, value_name = "FILTER", env = "KEELSON_LOG")]
     pub log: Option<String>,
+}
+
+/// Settings of `keelson agent`, as given on one of the three levels: absent means "as the level below says".
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Agent {
+    /// Configuration file (YAML; the same settings in camelCase) [default: /etc/keelson/config.yaml if it exists]
+    #[arg(long, value_name = "FILE", env = "KEELSON_CONFIG")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+
+    /// The cluster's servers, such as https://10.0.0.1:6443; several are tried in turn
+    #[arg(long, value_name = "URL", value_delimiter = ',', env = "KEELSON_SERVER")]
+    pub server: Option<Vec<String>>,
+
+    /// Token to join with, as `keelson token create` prints it; needed once
+    #[arg(long, value_name = "TOKEN", env = "KEELSON_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+
+    /// File that holds the token
+    #[arg(long, value_name = "FILE", env = "KEELSON_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+
+    /// Directory for state, keys and pods [default: /var/lib/keelson]
+    #[arg(long, value_name = "DIR", env = "KEELSON_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// containerd's socket [default: /run/containerd/containerd.sock]
+    #[arg(long, value_name = "SOCKET", env = "KEELSON_CONTAINERD_ADDRESS")]
+    pub containerd_address: Option<PathBuf>,
+
+    /// Name of this node [default: the host's name]
+    #[arg(long, value_name = "NAME", env = "KEELSON_NODE_NAME")]
+    pub node_name: Option<String>,
+
+    /// Address other nodes and the API server reach this node at [default: that of the default route]
+    #[arg(long, value_name = "ADDR", env = "KEELSON_NODE_IP")]
+    pub node_ip: Option<std::net::IpAddr>,
+
+    /// Port of the node's own API (logs, exec); 0 picks a free one [default: 10250]
+    #[arg(long, value_name = "PORT", env = "KEELSON_NODE_PORT")]
+    pub node_port: Option<u16>,
+
+    /// Labels of the Node, such as disk=ssd; not of kubernetes.io, which are the cluster's to set
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', env = "KEELSON_NODE_LABELS")]
+    pub node_labels: Option<Vec<String>>,
+
+    /// Taints of the Node when it first registers, such as dedicated=db:NoSchedule
+    #[arg(long, value_name = "KEY[=VALUE]:EFFECT", value_delimiter = ',', env = "KEELSON_REGISTER_WITH_TAINTS")]
+    pub register_with_taints: Option<Vec<String>>,
+
+    /// Range of pod addresses of the cluster, as its servers have it [default: 10.244.0.0/16]
+    #[arg(long, value_name = "CIDR", env = "KEELSON_POD_CIDR")]
+    pub pod_cidr: Option<String>,
+
+    /// DNS domain of the cluster, as its servers have it [default: cluster.local]
+    #[arg(long, value_name = "DOMAIN", env = "KEELSON_CLUSTER_DOMAIN")]
+    pub cluster_domain: Option<String>,
+
+    /// Address of the cluster's DNS Service, as its servers have it; "none" where the cluster brings its own
+    /// [default: 10.96.0.10]
+    #[arg(long, value_name = "ADDR", env = "KEELSON_CLUSTER_DNS")]
+    pub cluster_dns: Option<String>,
+
+    /// What to log, as in `info` or `info,agent=debug` [default: info]
+    #[arg(long, value_name = "FILTER", env = "KEELSON_LOG")]
+    pub log: Option<String>,
+}
+
+#[derive(Args)]
+pub struct TokenArguments {
+    #[command(subcommand)]
+    pub command: TokenCommand,
+}
+
+#[derive(Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print it. It holds the hash of the cluster's authority, so a node that joins with it cannot be
+    /// led to another cluster.
+    Create {
+        #[command(flatten)]
+        server: TokenServer,
+        /// How long it can be used, such as 90m, 24h or 7d; 0 is without end
+        #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = crate::token::duration)]
+        ttl: std::time::Duration,
+        /// What it is for
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+    },
+    /// Show the tokens there are, without their secrets.
+    List {
+        #[command(flatten)]
+        server: TokenServer,
+    },
+    /// Delete tokens: nodes that joined stay, no others can join with them.
+    Delete {
+        #[command(flatten)]
+        server: TokenServer,
+        /// Ids, the part before the dot
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+    },
+}
+
+/// Which cluster is meant.
+#[derive(Args)]
+pub struct TokenServer {
+    /// Data directory of the server on this host [default: /var/lib/keelson]
+    #[arg(long, value_name = "DIR", env = "KEELSON_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// An administrator's kubeconfig, instead of that server's own
+    #[arg(long, value_name = "FILE", env = "KEELSON_KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -6,11 +6,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::args::{Component, Server, StoreKind};
+use k8s_openapi::api::core::v1::Taint;
+use serde::de::DeserializeOwned;
+
+use crate::args::{Agent, Component, Server, StoreKind};
 
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/keelson";
 pub const DEFAULT_CONTAINERD_ADDRESS: &str = "/run/containerd/containerd.sock";
 const DEFAULT_FILE: &str = "/etc/keelson/config.yaml";
+/// The tenth address of the default Service range, as everywhere.
+const DEFAULT_CLUSTER_DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+const DEFAULT_POD_CIDR: &str = "10.244.0.0/16";
 const DEFAULT_API_PORT: u16 = 6443;
 /// The kubelet's port, which everything that talks to nodes expects.
 const DEFAULT_NODE_PORT: u16 = 10250;
@@ -48,6 +54,25 @@ pub struct Settings {
     pub log: String,
 }
 
+/// What `keelson agent` runs with; nothing is left to be decided.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentSettings {
+    pub servers: Vec<String>,
+    pub token: Option<String>,
+    pub token_file: Option<PathBuf>,
+    pub data_dir: PathBuf,
+    pub containerd_address: PathBuf,
+    pub node_name: Option<String>,
+    pub node_ip: Option<IpAddr>,
+    pub node_port: u16,
+    pub node_labels: Vec<(String, String)>,
+    pub taints: Vec<Taint>,
+    pub pod_cidr: String,
+    pub cluster_domain: String,
+    pub cluster_dns: Option<Ipv4Addr>,
+    pub log: String,
+}
+
 impl Settings {
     pub fn runs(&self, component: Component) -> bool {
         self.components.contains(&component)
@@ -67,26 +92,42 @@ impl Settings {
 
 /// Reads the configuration file that applies and merges it under the given arguments.
 pub fn load(arguments: Server) -> Result<Settings> {
-    let file = match &arguments.config {
-        Some(path) => read(path)?,
-        None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
-        None => Server::default(),
-    };
+    let file = file(arguments.config.as_deref(), DEFAULT_FILE)?;
     resolve(merge(arguments, file))
 }
 
-fn read(path: &Path) -> Result<Server> {
-    let size = std::fs::metadata(path).with_context(|| format!("read configuration {}", path.display()))?.len();
-    if size > FILE_BYTES_MAX {
-        bail!("configuration {} has {size} bytes, the limit is {FILE_BYTES_MAX}", path.display());
+/// The same for an agent.
+pub fn load_agent(arguments: Agent) -> Result<AgentSettings> {
+    let file = file(arguments.config.as_deref(), DEFAULT_FILE)?;
+    resolve_agent(merge_agent(arguments, file))
+}
+
+/// The settings in the file given, or in the default file where there is one.
+fn file<T: Default + DeserializeOwned>(given: Option<&Path>, default: &str) -> Result<T> {
+    match given {
+        Some(path) => read(path),
+        None if Path::new(default).exists() => read(Path::new(default)),
+        None => Ok(T::default()),
     }
-    let text = std::fs::read_to_string(path).with_context(|| format!("read configuration {}", path.display()))?;
+}
+
+fn read<T: Default + DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = read_small(path, FILE_BYTES_MAX).context("configuration")?;
     parse(&text).with_context(|| format!("configuration {}", path.display()))
 }
 
-fn parse(text: &str) -> Result<Server> {
+/// The text of a file that is small when it is the right one.
+pub fn read_small(path: &Path, bytes_max: u64) -> Result<String> {
+    let size = std::fs::metadata(path).with_context(|| format!("read {}", path.display()))?.len();
+    if size > bytes_max {
+        bail!("{} has {size} bytes, the limit is {bytes_max}", path.display());
+    }
+    std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
+}
+
+fn parse<T: Default + DeserializeOwned>(text: &str) -> Result<T> {
     if text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#')) {
-        return Ok(Server::default());
+        return Ok(T::default());
     }
     Ok(serde_yaml::from_str(text)?)
 }
@@ -118,6 +159,101 @@ fn merge(over: Server, under: Server) -> Server {
     }
 }
 
+fn merge_agent(over: Agent, under: Agent) -> Agent {
+    // A token on the command line must not meet a token file of the configuration, nor the other way round.
+    let (token, token_file) = match (over.token, over.token_file) {
+        (None, None) => (under.token, under.token_file),
+        given => given,
+    };
+    Agent {
+        config: over.config,
+        server: over.server.or(under.server),
+        token,
+        token_file,
+        data_dir: over.data_dir.or(under.data_dir),
+        containerd_address: over.containerd_address.or(under.containerd_address),
+        node_name: over.node_name.or(under.node_name),
+        node_ip: over.node_ip.or(under.node_ip),
+        node_port: over.node_port.or(under.node_port),
+        node_labels: over.node_labels.or(under.node_labels),
+        register_with_taints: over.register_with_taints.or(under.register_with_taints),
+        pod_cidr: over.pod_cidr.or(under.pod_cidr),
+        cluster_domain: over.cluster_domain.or(under.cluster_domain),
+        cluster_dns: over.cluster_dns.or(under.cluster_dns),
+        log: over.log.or(under.log),
+    }
+}
+
+fn resolve_agent(given: Agent) -> Result<AgentSettings> {
+    let data_dir = given.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+    let data_dir = std::path::absolute(&data_dir).with_context(|| format!("data directory {}", data_dir.display()))?;
+    let servers = given.server.unwrap_or_default();
+    if servers.is_empty() {
+        bail!("no server is given: --server https://ADDRESS:6443 says where the cluster is");
+    }
+    if given.token.is_some() && given.token_file.is_some() {
+        bail!("--token and --token-file are both given: one is enough");
+    }
+    let labels = given.node_labels.unwrap_or_default();
+    let taints = given.register_with_taints.unwrap_or_default();
+    let pod_cidr = range("--pod-cidr", given.pod_cidr.as_deref().unwrap_or(DEFAULT_POD_CIDR), 8..=24)?;
+    Ok(AgentSettings {
+        servers,
+        token: given.token,
+        token_file: given.token_file,
+        data_dir,
+        containerd_address: given.containerd_address.unwrap_or_else(|| DEFAULT_CONTAINERD_ADDRESS.into()),
+        node_name: given.node_name.map(|n| node_name(&n)).transpose()?,
+        node_ip: given.node_ip,
+        node_port: given.node_port.unwrap_or(DEFAULT_NODE_PORT),
+        node_labels: labels.iter().map(|text| label(text)).collect::<Result<_>>()?,
+        taints: taints.iter().map(|text| taint(text)).collect::<Result<_>>()?,
+        pod_cidr: pod_cidr.to_string(),
+        cluster_domain: cluster_domain(given.cluster_domain.as_deref().unwrap_or("cluster.local"))?,
+        cluster_dns: match given.cluster_dns.as_deref() {
+            None => Some(DEFAULT_CLUSTER_DNS),
+            Some("none") => None,
+            Some(text) => {
+                let address = text.parse();
+                Some(
+                    address
+                        .with_context(|| format!("--cluster-dns {text:?} is neither an IPv4 address nor \"none\""))?,
+                )
+            }
+        },
+        log: given.log.unwrap_or_else(|| "info".to_owned()),
+    })
+}
+
+fn label(text: &str) -> Result<(String, String)> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    let mut problems = api::name::qualified_name(key);
+    problems.extend(api::name::label_value(value));
+    if !problems.is_empty() {
+        bail!("--node-labels {text:?}: {}", problems.join("; "));
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn taint(text: &str) -> Result<Taint> {
+    const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+    let parsed = text.rsplit_once(':').filter(|(_, effect)| EFFECTS.contains(effect));
+    let Some((key_value, effect)) = parsed else {
+        bail!(
+            "--register-with-taints {text:?}: a taint is written KEY[=VALUE]:EFFECT with one of {}",
+            EFFECTS.join(", ")
+        );
+    };
+    let (key, value) = key_value.split_once('=').unwrap_or((key_value, ""));
+    let mut problems = api::name::qualified_name(key);
+    problems.extend(api::name::label_value(value));
+    if !problems.is_empty() {
+        bail!("--register-with-taints {text:?}: {}", problems.join("; "));
+    }
+    let value = Some(value.to_owned()).filter(|value| !value.is_empty());
+    Ok(Taint { key: key.to_owned(), value, effect: effect.to_owned(), time_added: None })
+}
+
 fn resolve(given: Server) -> Result<Settings> {
     let data_dir = given.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
     let data_dir = std::path::absolute(&data_dir).with_context(|| format!("data directory {}", data_dir.display()))?;
@@ -145,7 +281,7 @@ fn resolve(given: Server) -> Result<Settings> {
         given.etcd_key_file,
     )?;
     let service_cidr = range("--service-cidr", given.service_cidr.as_deref().unwrap_or("10.96.0.0/16"), 12..=28)?;
-    let pod_cidr = range("--pod-cidr", given.pod_cidr.as_deref().unwrap_or("10.244.0.0/16"), 8..=24)?;
+    let pod_cidr = range("--pod-cidr", given.pod_cidr.as_deref().unwrap_or(DEFAULT_POD_CIDR), 8..=24)?;
     if service_cidr.overlaps(pod_cidr) {
         bail!("--service-cidr {service_cidr} and --pod-cidr {pod_cidr} overlap: an address must mean one thing");
     }
@@ -305,7 +441,7 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        let unknown = format!("{:#}", parse("nodeNam: x\n").expect_err("unknown setting"));
+        let unknown = format!("{:#}", parse::<Server>("nodeNam: x\n").expect_err("unknown setting"));
         assert!(unknown.contains("nodeNam"), "{unknown}");
         assert!(error(&["--store", "etcd"]).contains("--etcd-endpoints"));
         assert!(error(&["--etcd-endpoints", "http://a:2379"]).contains("--store etcd"));
@@ -325,6 +461,6 @@ mod tests {
 
     #[test]
     fn an_empty_file_is_no_settings() {
-        assert_eq!(parse("# nothing yet\n\n").expect("parses"), Server::default());
+        assert_eq!(parse::<Server>("# nothing yet\n\n").expect("parses"), Server::default());
     }
 }

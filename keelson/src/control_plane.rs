@@ -14,6 +14,8 @@ use apiserver::user::Peer;
 use apiserver::{ApiServer, User, pki};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use jiff::Timestamp;
+use reconciler::controllers::certificates::Signer;
 use store_client::Store;
 use store_client::embedded::{self, Embedded};
 use store_client::etcd::{self, Etcd};
@@ -74,6 +76,11 @@ impl ControlPlane {
         }
     }
 
+    /// Signs certificate requests with the cluster's authority.
+    pub fn signer(&self) -> Arc<dyn Signer> {
+        Arc::new(ClusterSigner(Arc::clone(&self.identity)))
+    }
+
     pub fn serve(self, parts: &mut Parts) {
         let stop = parts.stop.clone();
         parts.spawn("API server", async move {
@@ -87,6 +94,20 @@ impl ControlPlane {
             tokio::join!(self.listener.run(self.api, stop), watches);
             Ok(())
         });
+    }
+}
+
+/// Longest life of a certificate signed on request (upstream's `--cluster-signing-duration`).
+const SIGNED_LIFETIME_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+struct ClusterSigner(Arc<pki::Cluster>);
+
+impl Signer for ClusterSigner {
+    fn sign(&self, request: &[u8], usages: &[&str], lifetime: Option<Duration>) -> Result<String, String> {
+        let lifetime = lifetime.unwrap_or(SIGNED_LIFETIME_MAX).min(SIGNED_LIFETIME_MAX);
+        let validity = pki::Validity { now: Timestamp::now(), lifetime };
+        let signed = self.0.authority.sign_request(request, usages.iter().copied(), validity);
+        signed.map_err(|error| error.to_string())
     }
 }
 

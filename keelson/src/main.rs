@@ -1,5 +1,6 @@
 //! `keelson`: one binary that is a control plane, a node agent, or both. Parse, configure, run, drain.
 
+mod agent;
 mod args;
 mod config;
 mod control_plane;
@@ -11,6 +12,7 @@ mod server;
 mod shutdown;
 mod state;
 mod supervise;
+mod token;
 
 use std::process::ExitCode;
 
@@ -43,6 +45,15 @@ fn run(command: Command) -> Result<()> {
             runtime.shutdown_background();
             result
         }
+        Command::Agent(arguments) => {
+            let settings = config::load_agent(*arguments)?;
+            logging::start(&settings.log)?;
+            let runtime = runtime()?;
+            let result = runtime.block_on(agent::run(settings));
+            runtime.shutdown_background();
+            result
+        }
+        Command::Token(arguments) => runtime()?.block_on(token::run(arguments.command)),
         Command::Kubeconfig(arguments) => state::print_kubeconfig(arguments),
         Command::Image(image) => match image.command {
             ImageCommand::Import { node, archives } => runtime()?.block_on(node::import(node, &archives)),
@@ -54,7 +65,7 @@ fn run(command: Command) -> Result<()> {
             }
         },
         Command::Cleanup(arguments) => runtime()?.block_on(node::cleanup(arguments.node)),
-        Command::Pause => agent::pause(),
+        Command::Pause => ::agent::pause(),
         Command::Version => {
             println!("keelson {} (Kubernetes v1.36)", env!("CARGO_PKG_VERSION"));
             Ok(())

@@ -1,9 +1,10 @@
 //! The node part of the process: the agent and the service proxy, and the commands that work on this node.
 
-use std::net::{IpAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use api_client::Client;
 use jiff::Timestamp;
 use tracing::warn;
 
@@ -40,31 +41,68 @@ pub fn start(
         options.serving_key = Some(pki.join(format!("node-{name}-serving.key")));
         options.client_ca = Some(pki.join("ca.crt"));
     }
-    let network = agent::network::Options::of(&options);
-    options.cluster_domain.clone_from(&settings.cluster_domain);
-    options.cluster_dns = settings.cluster_dns.into_iter().map(IpAddr::V4).collect();
-    let dns = start_dns(settings, clients, &name, parts)?;
-    let client = clients.client(&format!("system:node:{name}"), &["system:nodes"], "agent");
-    parts.agent = Some(options.progress.clone());
-    let stop = parts.stop.clone();
-    parts.spawn("agent", async move { Ok(agent::run(client, options, stop).await?) });
+    let cluster = Cluster {
+        pod_cidr: settings.pod_cidr.clone(),
+        domain: settings.cluster_domain.clone(),
+        dns: settings.cluster_dns,
+    };
+    let clients = NodeClients {
+        node: clients.client(&format!("system:node:{name}"), &["system:nodes"], "agent"),
+        proxy: clients.client("system:kube-proxy", &[], "service-proxy"),
+    };
+    start_parts(&cluster, &clients, options, &settings.data_dir, parts)
+}
 
-    let client = clients.client("system:kube-proxy", &[], "service-proxy");
-    let (nodes, stop) = (client.clone(), parts.stop.clone());
-    parts.spawn("pod network", async move { Ok(agent::network::run(nodes, network, stop).await?) });
+/// What the parts of a node must know of the cluster as a whole.
+pub struct Cluster {
+    pub pod_cidr: String,
+    pub domain: String,
+    pub dns: Option<Ipv4Addr>,
+}
+
+/// How the parts of a node reach the API server. A node that joined is one user in both.
+pub struct NodeClients {
+    pub node: Client,
+    pub proxy: Client,
+}
+
+/// Starts the agent, the network between nodes, the service proxy and the DNS server of this node.
+pub fn start_parts(
+    cluster: &Cluster,
+    clients: &NodeClients,
+    mut options: agent::Options,
+    data_dir: &Path,
+    parts: &mut Parts,
+) -> Result<()> {
+    let name = options.node_name.clone();
+    let network = agent::network::Options::of(&options);
+    options.cluster_domain.clone_from(&cluster.domain);
+    options.cluster_dns = cluster.dns.into_iter().map(IpAddr::V4).collect();
+    let dns = start_dns(cluster, clients, &name, data_dir, parts)?;
+    parts.agent = Some(options.progress.clone());
+    let (client, stop) = (clients.node.clone(), parts.stop.clone());
+    parts.spawn("agent", async move { Ok(agent::run(client, options, stop).await?) });
+    let (client, stop) = (clients.proxy.clone(), parts.stop.clone());
+    parts.spawn("pod network", async move { Ok(agent::network::run(client, network, stop).await?) });
     let node = service_proxy::Node { name, dns };
-    let options = service_proxy::Options { node, table: table(&settings.data_dir, &settings.pod_cidr) };
-    let stop = parts.stop.clone();
+    let options = service_proxy::Options { node, table: table(data_dir, &cluster.pod_cidr) };
+    let (client, stop) = (clients.proxy.clone(), parts.stop.clone());
     parts.spawn("service proxy", async move { Ok(service_proxy::run(client, options, stop).await?) });
     Ok(())
 }
 
 /// Starts this node's DNS server, unless the cluster has its own. Returns where it listens.
-fn start_dns(settings: &Settings, clients: &Clients, node: &str, parts: &mut Parts) -> Result<Option<SocketAddrV4>> {
-    if settings.cluster_dns.is_none() {
+fn start_dns(
+    cluster: &Cluster,
+    clients: &NodeClients,
+    node: &str,
+    data_dir: &Path,
+    parts: &mut Parts,
+) -> Result<Option<SocketAddrV4>> {
+    if cluster.dns.is_none() {
         return Ok(None);
     }
-    let address = Instance::of(&settings.data_dir).dns_address();
+    let address = Instance::of(data_dir).dns_address();
     agent::network::host_address::add(address.into())
         .with_context(|| format!("give this host the address {address}"))?;
     let listener = dns::Listener::bind((address, DNS_PORT).into()).or_else(|error| {
@@ -75,13 +113,14 @@ fn start_dns(settings: &Settings, clients: &Clients, node: &str, parts: &mut Par
     let bound = SocketAddrV4::new(address, listener.address().port());
     let options = dns::Options {
         node_name: node.to_owned(),
-        domain: settings.cluster_domain.clone(),
+        domain: cluster.domain.clone(),
         resolv_conf: HOST_RESOLVER.into(),
         servers: Vec::new(),
         stub_domains: Vec::new(),
     };
-    let node = clients.client(&format!("system:node:{node}"), &["system:nodes"], "dns");
-    let clients = dns::Clients { node, proxy: clients.client("system:kube-proxy", &[], "dns") };
+    let agent = concat!("keelson-dns/", env!("CARGO_PKG_VERSION"));
+    let clients =
+        dns::Clients { node: clients.node.with_user_agent(agent), proxy: clients.proxy.with_user_agent(agent) };
     let stop = parts.stop.clone();
     parts.spawn("dns", async move { Ok(dns::run(clients, listener, options, stop).await?) });
     Ok(Some(bound))
@@ -91,7 +130,7 @@ fn table(data_dir: &Path, pod_cidr: &str) -> service_proxy::ruleset::Table {
     service_proxy::ruleset::Table { name: Instance::of(data_dir).nftables_table(), pod_cidr: pod_cidr.to_owned() }
 }
 
-fn agent_options(name: &str, data_dir: &Path, containerd_address: &Path) -> agent::Options {
+pub fn agent_options(name: &str, data_dir: &Path, containerd_address: &Path) -> agent::Options {
     let instance = Instance::of(data_dir);
     let mut options = agent::Options::new(name);
     options.containerd_address = containerd_address.to_owned();
@@ -103,7 +142,7 @@ fn agent_options(name: &str, data_dir: &Path, containerd_address: &Path) -> agen
     options
 }
 
-fn hostname() -> Result<String> {
+pub fn hostname() -> Result<String> {
     let name = nix::unistd::gethostname().context("read the host's name")?;
     name.into_string().map_err(|name| anyhow::anyhow!("the host's name {name:?} is not text: give --node-name"))
 }

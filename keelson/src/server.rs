@@ -25,7 +25,7 @@ use crate::{node, notify, shutdown};
 
 pub async fn run(settings: Settings) -> Result<()> {
     let asked = shutdown::on_signal()?;
-    let mut parts = Parts { tasks: JoinSet::new(), stop: CancellationToken::new(), agent: None };
+    let mut parts = Parts::new();
     let control_plane = match settings.runs(Component::Apiserver) {
         true => Some(control_plane::start(&settings).await?),
         false => None,
@@ -45,14 +45,7 @@ pub async fn run(settings: Settings) -> Result<()> {
     }
     announce(&settings, address);
 
-    let ended = tokio::select! {
-        () = asked.cancelled() => Ok(()),
-        never = supervision.run() => match never {},
-        ended = parts.first_end() => ended,
-    };
-    notify::stopping();
-    parts.drain().await;
-    ended
+    parts.run(&asked, supervision).await
 }
 
 fn announce(settings: &Settings, address: Option<SocketAddr>) {
@@ -83,6 +76,7 @@ fn start_components(
             leader_identity: settings.elects_leaders().then(|| settings.identity()),
             cluster_cidrs: vec![settings.pod_cidr.clone()],
             cluster_dns: settings.cluster_dns.map(|address| address.to_string()),
+            signer: control_plane.map(|c| c.signer()),
             root_ca: control_plane.map(|c| c.root_ca.clone()).or_else(|| clients.root_ca()),
             metrics,
             ..reconciler::Options::default()
@@ -111,6 +105,22 @@ pub struct Parts {
 }
 
 impl Parts {
+    pub fn new() -> Self {
+        Self { tasks: JoinSet::new(), stop: CancellationToken::new(), agent: None }
+    }
+
+    /// Until asked to stop or a part ends by itself; then everything drains.
+    pub async fn run(mut self, asked: &CancellationToken, supervision: Supervision) -> Result<()> {
+        let ended = tokio::select! {
+            () = asked.cancelled() => Ok(()),
+            never = supervision.run() => match never {},
+            ended = self.first_end() => ended,
+        };
+        notify::stopping();
+        self.drain().await;
+        ended
+    }
+
     pub fn spawn(&mut self, name: &'static str, part: impl Future<Output = Result<()>> + Send + 'static) {
         self.tasks.spawn(async move { (name, part.await) });
     }

@@ -41,6 +41,8 @@ pub struct Options {
     pub root_ca: Option<String>,
     /// Address of the Service `kube-system/kube-dns`, kept by a controller. `None`: the cluster brings its own DNS.
     pub cluster_dns: Option<String>,
+    /// Signs approved certificate requests; `None` leaves that to somebody else.
+    pub signer: Option<Arc<dyn controllers::certificates::Signer>>,
     /// Where queue metrics are kept; register it with the process's registry.
     pub metrics: Metrics,
 }
@@ -92,6 +94,11 @@ pub fn controllers(client: &Client, caches: &Caches, options: &Options) -> Vec<A
         Arc::new(controllers::podgc::PodGarbage::new(caches)),
         Arc::new(controllers::clusterrole::ClusterRoles::new(caches)),
     ];
+    all.push(Arc::new(controllers::certificates::Approver::new(caches, &options.cluster_cidrs)));
+    all.push(Arc::new(controllers::certificates::Cleaner::new(caches)));
+    if let Some(signer) = options.signer.clone() {
+        all.push(Arc::new(controllers::certificates::Signing::new(caches, signer)));
+    }
     if !options.cluster_cidrs.is_empty() {
         all.push(Arc::new(controllers::nodeipam::NodeIpam::new(caches, &options.cluster_cidrs)));
     }

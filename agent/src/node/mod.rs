@@ -78,11 +78,18 @@ impl NodeKeeper {
         }
     }
 
+    /// The hash of the client key of a node that joined by token.
+    fn own_key(&self) -> Option<String> {
+        let certificates = self.options.certificates.as_ref()?;
+        certificates.files.client().pin().map(|pin| pin.to_string())
+    }
+
     async fn try_register(&self) -> Result<Node, Error> {
         let labels = plan::labels(&self.name, &self.options.labels);
+        let annotations = plan::annotations(self.own_key().as_deref());
         let node = match self.api.find(&self.key()).await.map_err(self.failed("get"))? {
             Some(node) => {
-                let patch = json!({"metadata": {"labels": labels}});
+                let patch = json!({"metadata": {"labels": labels, "annotations": annotations}});
                 let answer = self.api.patch(&self.key(), &Patch::Strategic(patch)).await;
                 answer.map(|(updated, _)| updated).or_else(
                     |error| {
@@ -93,8 +100,8 @@ impl NodeKeeper {
             None => {
                 let object = json!({
                     "apiVersion": "v1", "kind": "Node",
-                    "metadata": {"name": self.name, "labels": labels},
-                    "spec": {},
+                    "metadata": {"name": self.name, "labels": labels, "annotations": annotations},
+                    "spec": {"taints": self.options.taints},
                     // With the object, so that schedulers never see a node without resources.
                     "status": self.status(None, Timestamp::now()).await,
                 });

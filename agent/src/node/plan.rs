@@ -59,6 +59,11 @@ pub fn labels(name: &str, given: &[(String, String)]) -> BTreeMap<String, String
     own.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).chain(given.iter().cloned()).collect()
 }
 
+/// Annotations a node has by itself.
+pub fn annotations(key: Option<&str>) -> BTreeMap<&'static str, String> {
+    key.map(|key| (crate::certificates::NODE_KEY, key.to_owned())).into_iter().collect()
+}
+
 pub fn status(input: &Input<'_>) -> Value {
     let facts = input.facts;
     let resources = json!({

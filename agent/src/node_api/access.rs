@@ -6,11 +6,8 @@
 use std::{path::Path, sync::Arc};
 
 use http::StatusCode;
-use rustls::{
-    RootCertStore,
-    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
-};
-use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject};
+use rustls::server::danger::ClientCertVerifier;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{answer::Refusal, certificate::Error};
@@ -32,15 +29,9 @@ impl Access {
     pub fn new(authority: Option<&Path>) -> Result<Self, Error> {
         let Some(path) = authority else { return Ok(Self { verifier: None }) };
         let failed = |problem: String| Error::Authority { path: path.to_owned(), problem };
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))? {
-            let certificate = certificate.map_err(|error| failed(error.to_string()))?;
-            roots.add(certificate).map_err(|error| failed(error.to_string()))?;
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-            .build()
-            .map_err(|error| failed(error.to_string()))?;
+        let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+        let roots = tls::roots(&pem).map_err(|error| failed(error.to_string()))?;
+        let verifier = tls::client_verifier(roots).map_err(|error| failed(error.to_string()))?;
         Ok(Self { verifier: Some(verifier) })
     }
 

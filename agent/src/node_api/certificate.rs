@@ -8,25 +8,17 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, SanType};
-use rustls::{
-    DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
-    client::danger::HandshakeSignatureValid,
-    crypto::aws_lc_rs,
-    server::danger::{ClientCertVerified, ClientCertVerifier},
-};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
+use rustls::ServerConfig;
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use tls::{Current, Identity};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::access::Access;
 use crate::Options;
-
-pub const HTTP2: &[u8] = b"h2";
-const HTTP1: &[u8] = b"http/1.1";
 
 /// How long a certificate of our own lasts; the kubelet's self-made one lasts a year as well.
 const LIFETIME: SignedDuration = SignedDuration::from_hours(365 * 24);
@@ -39,16 +31,14 @@ const SKEW: SignedDuration = SignedDuration::from_hours(1);
 pub enum Error {
     #[error("client authority {}: {problem}", path.display())]
     Authority { path: PathBuf, problem: String },
-    #[error("serving certificate {}: {problem}", path.display())]
-    Certificate { path: PathBuf, problem: String },
     #[error("a serving certificate needs a serving key and the other way round")]
     Half,
     #[error("{action} {}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("make a serving certificate: {0}")]
     Make(#[from] rcgen::Error),
-    #[error("set up TLS: {0}")]
-    Tls(#[from] rustls::Error),
+    #[error("serving certificate: {0}")]
+    Tls(#[from] tls::Error),
 }
 
 struct Files {
@@ -56,27 +46,20 @@ struct Files {
     key: PathBuf,
 }
 
-/// TLS for the port: our certificate, both HTTP versions, client certificates that are asked for.
+/// TLS for the port: our certificate as it is at each handshake, both HTTP versions, client certificates that are
+/// asked for.
 pub fn config(options: &Options, access: &Access) -> Result<ServerConfig, Error> {
-    let files = match (&options.serving_certificate, &options.serving_key) {
-        (Some(certificate), Some(key)) => Files { certificate: certificate.clone(), key: key.clone() },
-        (None, None) => own(options)?,
+    let current = match (&options.certificates, &options.serving_certificate, &options.serving_key) {
+        // Asked for after registration; handshakes fail until it is there.
+        (Some(certificates), _, _) => Current::awaiting(certificates.files.serving().identity()),
+        (None, Some(certificate), Some(key)) => Current::following(Identity::files(certificate, key))?,
+        (None, None, None) => {
+            let files = own(options)?;
+            Current::following(Identity::files(files.certificate, files.key))?
+        }
         _ => return Err(Error::Half),
     };
-    let broken = |path: &Path, problem: String| Error::Certificate { path: path.to_owned(), problem };
-    let chain = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| broken(&files.certificate, error.to_string()))?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| broken(&files.key, error.to_string()))?;
-    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?;
-    let builder = match access.verifier() {
-        Some(verifier) => builder.with_client_cert_verifier(Arc::new(Possession(verifier.clone()))),
-        None => builder.with_no_client_auth(),
-    };
-    let mut config = builder.with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
-    Ok(config)
+    Ok(tls::server_config(current, access.verifier().cloned())?)
 }
 
 /// Our own certificate, made when there is none that will do.
@@ -141,46 +124,6 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(fresh, path)
-}
-
-/// Accepts any certificate whose key the peer proves to hold.
-#[derive(Debug)]
-struct Possession(Arc<dyn ClientCertVerifier>);
-
-impl ClientCertVerifier for Possession {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
-    }
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-    fn verify_client_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, certificate, signature)
-    }
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, certificate, signature)
-    }
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
 }
 
 #[cfg(test)]

@@ -8,25 +8,21 @@ use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::D
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
-    rt::Executor,
     server::conn::{http1, http2},
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls_pki_types::CertificateDer;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
+use tls::accept;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use super::{access::Access, answer::Body, certificate, handler::Handler};
 use crate::{Options, pod::Shared};
 
 /// Open connections. Each log follower and session through the API server is one or part of one.
 const CONNECTIONS_MAX: usize = 2000;
-const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// From the start of a request's head, or of waiting for one on an idle HTTP/1 connection, to its end.
 const HEADER_WAIT_MAX: Duration = Duration::from_secs(90);
 /// An exec's command is part of the request line.
@@ -37,8 +33,6 @@ const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 const STREAMS_MAX: u32 = 250;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_WAIT_MAX: Duration = Duration::from_secs(15);
-/// Pause after the kernel could not give us a connection (out of descriptors).
-const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -74,24 +68,24 @@ impl Server {
 
     /// Serves until `shutdown`, then ends every connection and session.
     pub async fn run(self, shutdown: CancellationToken) {
-        let tasks = TaskTracker::new();
-        let close = CancellationToken::new();
+        let port = accept::Connections::new(self.acceptor, CONNECTIONS_MAX, shutdown.clone());
         let connections = Connections {
-            handler: Handler::new(self.shared, tasks.clone(), close.clone()),
+            handler: Handler::new(self.shared, port.tasks.clone(), port.close.clone()),
             access: self.access,
-            acceptor: self.acceptor,
-            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            tasks: tasks.clone(),
-            close: close.clone(),
+            executor: port.executor(),
+        };
+        let serve = move |accepted| {
+            let connections = connections.clone();
+            async move { connections.serve(accepted).await }
         };
         tokio::select! {
-            () = connections.accept(&self.socket) => {}
+            () = port.accept(&self.socket, serve) => {}
             () = shutdown.cancelled() => {}
         }
         drop(self.socket);
-        close.cancel();
-        tasks.close();
-        tasks.wait().await;
+        port.close.cancel();
+        port.tasks.close();
+        port.tasks.wait().await;
     }
 }
 
@@ -99,48 +93,13 @@ impl Server {
 struct Connections {
     handler: Handler,
     access: Access,
-    acceptor: TlsAcceptor,
-    places: Arc<Semaphore>,
-    tasks: TaskTracker,
-    close: CancellationToken,
+    executor: accept::Tracked,
 }
 
 impl Connections {
-    async fn accept(&self, socket: &TcpListener) {
-        loop {
-            let Ok(place) = self.places.clone().acquire_owned().await else { return };
-            let (stream, address) = match socket.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "accepting a connection to the node API failed");
-                    tokio::time::sleep(ACCEPT_RETRY).await;
-                    continue;
-                }
-            };
-            let connections = self.clone();
-            self.tasks.spawn(async move {
-                tokio::select! {
-                    () = connections.serve(stream, address) => {}
-                    () = connections.close.cancelled() => {}
-                }
-                drop(place);
-            });
-        }
-    }
-
-    async fn serve(&self, stream: TcpStream, address: SocketAddr) {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%address, %error, "cannot switch off delay");
-        }
-        let stream = match tokio::time::timeout(HANDSHAKE_MAX, self.acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(%address, %error, "TLS handshake failed"),
-            Err(_) => return tracing::debug!(%address, "TLS handshake took too long"),
-        };
-        let (_, session) = stream.get_ref();
-        let http2 = session.alpn_protocol() == Some(certificate::HTTP2);
-        let chain = session.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned());
-        let chain: Arc<[CertificateDer<'static>]> = chain.collect();
+    async fn serve(&self, accepted: accept::Accepted) {
+        let accept::Accepted { stream, address, chain, http2 } = accepted;
+        let chain: Arc<[CertificateDer<'static>]> = chain.into();
         let result = if http2 { self.http2(stream, chain).await } else { self.http1(stream, chain).await };
         if let Err(error) = result {
             tracing::debug!(%address, %error, "connection ended");
@@ -159,7 +118,7 @@ impl Connections {
     async fn http2(&self, stream: TlsStream<TcpStream>, chain: Arc<[CertificateDer<'static>]>) -> hyper::Result<()> {
         let connections = self.clone();
         let service = service_fn(move |request| connections.clone().answer(request, chain.clone()));
-        let mut builder = http2::Builder::new(Tracked(self.tasks.clone(), self.close.clone()));
+        let mut builder = http2::Builder::new(self.executor.clone());
         builder.timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_WAIT_MAX);
         builder.max_concurrent_streams(STREAMS_MAX).max_header_list_size(HEADER_LIST_BYTES_MAX);
         pin!(builder.serve_connection(TokioIo::new(stream), service)).await
@@ -175,21 +134,5 @@ impl Connections {
             Ok(()) => self.handler.call(request).await,
             Err(refusal) => refusal.answer(),
         })
-    }
-}
-
-/// Runs the tasks hyper needs among the connection's own, so that a stop ends them and waits for them.
-#[derive(Clone)]
-struct Tracked(TaskTracker, CancellationToken);
-
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tracked {
-    fn execute(&self, future: F) {
-        let close = self.1.clone();
-        self.0.spawn(async move {
-            tokio::select! {
-                () = future => {}
-                () = close.cancelled() => {}
-            }
-        });
     }
 }

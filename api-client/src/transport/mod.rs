@@ -13,11 +13,11 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 
+pub use self::tls::{AcceptAny, Identity, Pem, Tls};
 use crate::Error;
 pub use crate::error::BoxError;
 pub use in_process::InProcess;
 pub use remote::{Config, Credentials, Remote};
-pub use tls::{AcceptAny, Identity, Pem, Tls};
 
 /// A response body as it arrives. The same type the API server answers with, so the in-process transport copies
 /// nothing.

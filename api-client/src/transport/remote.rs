@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::uri::{Authority, Scheme};
@@ -54,7 +55,9 @@ pub struct Config {
 }
 
 pub struct Remote {
-    client: legacy::Client<Connector, Full<Bytes>>,
+    /// Swapped by [`Remote::reconnect`].
+    client: ArcSwap<legacy::Client<Connector, Full<Bytes>>>,
+    connector: Connector,
     servers: Vec<Server>,
     /// Index of the server to try first.
     preferred: AtomicUsize,
@@ -82,18 +85,16 @@ impl Remote {
             ),
         };
         let connector = Connector { tls: Arc::new(config.tls.client_config()?), server_name };
-        let client = legacy::Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-            .http2_keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-            .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .build(connector);
         let token = Token::new(&config.credentials)?;
-        Ok(Arc::new(Self { client, servers, preferred: AtomicUsize::new(0), token }))
+        let client = ArcSwap::from_pointee(client(&connector));
+        Ok(Arc::new(Self { client, connector, servers, preferred: AtomicUsize::new(0), token }))
+    }
+
+    /// Opens new connections for all requests from here on, with the client certificate as it is now. A server judges
+    /// the certificate of a connection with every request, so that one opened with an old certificate stops working
+    /// when that expires. Requests under way finish on their connections.
+    pub fn reconnect(&self) {
+        self.client.store(Arc::new(client(&self.connector)));
     }
 
     async fn send_to(&self, server: &Server, request: &Request<Bytes>) -> Result<Response<Body>, Failed> {
@@ -112,18 +113,31 @@ impl Remote {
         if let Some(token) = self.token.header() {
             outgoing.headers_mut().insert(header::AUTHORIZATION, token);
         }
-        let sent = tokio::time::timeout(RESPONSE_HEAD_TIMEOUT, self.client.request(outgoing)).await;
+        let sent = tokio::time::timeout(RESPONSE_HEAD_TIMEOUT, self.client.load().request(outgoing)).await;
         // Only what certainly had no effect may be repeated elsewhere.
         let safe = request.method().is_safe();
         match sent {
             Ok(Ok(response)) => Ok(response.map(|body| Body::new(body.map_err(BoxError::from)))),
             Ok(Err(e)) => {
                 let may_repeat = e.is_connect() || safe;
-                Err(fail(describe(&e).into(), may_repeat))
+                Err(fail(Box::new(Unsent(e)), may_repeat))
             }
             Err(_) => Err(fail("no answer within RESPONSE_HEAD_TIMEOUT".into(), safe)),
         }
     }
+}
+
+fn client(connector: &Connector) -> legacy::Client<Connector, Full<Bytes>> {
+    legacy::Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .http2_keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .build(connector.clone())
 }
 
 struct Failed {
@@ -132,15 +146,29 @@ struct Failed {
 }
 
 /// hyper-util's errors print only their outermost layer; the cause is what helps.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
+#[derive(Debug)]
+struct Unsent(legacy::Error);
+
+impl std::fmt::Display for Unsent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(problem) = tls::problem(&self.0) {
+            return write!(f, "{problem}");
+        }
+        write!(f, "{}", self.0)?;
+        let mut cause = std::error::Error::source(&self.0);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
-    text
+}
+
+impl std::error::Error for Unsent {
+    /// The text above already tells the causes; they are here for those who look for a type among them.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
 }
 
 #[async_trait]

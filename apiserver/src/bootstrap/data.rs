@@ -8,6 +8,8 @@ use crate::authz::GROUP as RBAC;
 use crate::authz::rule::Rule;
 
 const RBAC_FILE: &str = include_str!("../../data/rbac.json");
+/// What Keelson adds: the rights of machines that join with a token, and what nodes read for the network between them.
+const KEELSON_FILE: &str = include_str!("../../data/rbac-keelson.json");
 const FLOW_FILE: &str = include_str!("../../data/flowcontrol-priority.json");
 
 /// Upstream reconciles an object unless this annotation says `false`.
@@ -39,8 +41,8 @@ pub struct Wanted {
     pub object: Value,
 }
 
-fn rbac_file() -> RbacFile {
-    serde_json::from_str(RBAC_FILE).expect("the data file is part of the program and read by a test")
+fn rbac_file(text: &str) -> RbacFile {
+    serde_json::from_str(text).expect("the data file is part of the program and read by a test")
 }
 
 fn flow_file() -> FlowFile {
@@ -49,7 +51,12 @@ fn flow_file() -> FlowFile {
 
 /// Roles first, then bindings, so that most bindings find their role.
 pub fn rbac() -> Vec<Wanted> {
-    let file = rbac_file();
+    let mut file = rbac_file(RBAC_FILE);
+    let own = rbac_file(KEELSON_FILE);
+    file.cluster_roles.extend(own.cluster_roles);
+    file.cluster_role_bindings.extend(own.cluster_role_bindings);
+    file.roles.extend(own.roles);
+    file.role_bindings.extend(own.role_bindings);
     let parts = [
         ("clusterroles", "ClusterRole", file.cluster_roles),
         ("roles", "Role", file.roles),
@@ -113,7 +120,7 @@ pub fn priority_classes() -> Vec<Wanted> {
 
 /// The rules of one bootstrap cluster role; none when there is no such role.
 pub fn cluster_role_rules(name: &str) -> Vec<Rule> {
-    let role = rbac_file().cluster_roles.into_iter().find(|role| role.get("name").is_some_and(|n| n == name));
+    let role = rbac_file(RBAC_FILE).cluster_roles.into_iter().find(|role| role.get("name").is_some_and(|n| n == name));
     role.map(|role| Rule::parse_all(&Value::Object(role))).unwrap_or_default()
 }
 
@@ -140,10 +147,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_files_hold_what_upstream_starts_with() {
+    fn the_files_hold_what_upstream_starts_with_and_ours() {
         let rbac = rbac();
         let count = |resource: &str| rbac.iter().filter(|w| w.resource == resource).count();
-        assert_eq!((count("clusterroles"), count("clusterrolebindings")), (70, 51));
+        assert_eq!((count("clusterroles"), count("clusterrolebindings")), (70 + 1, 51 + 4));
         assert_eq!((count("roles"), count("rolebindings")), (7, 7));
         assert_eq!((flow().len(), priority_classes().len()), (19, 2));
         let admin = rbac.iter().find(|w| w.object["metadata"]["name"] == "cluster-admin").unwrap();

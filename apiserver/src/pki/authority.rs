@@ -96,6 +96,18 @@ impl Authority {
         &self.certificate
     }
 
+    pub(super) fn key(&self) -> &KeyPair {
+        self.issuer.key()
+    }
+    pub(super) fn key_id(&self) -> &[u8] {
+        &self.key_id
+    }
+
+    /// The hash of the public key, which join tokens carry.
+    pub fn pin(&self) -> Result<tls::Pin, Error> {
+        tls::Pin::of(&self.certificate).map_err(|e| Error::Parse(e.to_string()))
+    }
+
     pub fn issue_client(&self, subject: &Subject, validity: Validity) -> Result<Credential, Error> {
         self.issue(Purpose::Client, subject, &[], validity)
     }

@@ -42,6 +42,17 @@ pub struct Validity {
     pub lifetime: Duration,
 }
 
+impl Validity {
+    /// Seconds since the epoch. Short lives (in tests) are backdated less, so that they still end after they begin to
+    /// be renewed.
+    pub(super) fn bounds(&self) -> (i64, i64) {
+        let backdated = BACKDATED.min(self.lifetime / 8);
+        let start = self.now.as_second().saturating_sub_unsigned(backdated.as_secs()).max(0);
+        let end = self.now.as_second().saturating_add_unsigned(self.lifetime.as_secs()).max(0);
+        (start, end)
+    }
+}
+
 /// A certificate with its private key, both in PEM.
 #[derive(Clone)]
 pub struct Credential {
@@ -91,14 +102,11 @@ pub(super) fn params(
     }
     name.push(DnType::CommonName, subject.common_name.as_str());
     params.distinguished_name = name;
-    let start = validity.now.as_second().saturating_sub_unsigned(BACKDATED.as_secs()).max(0);
-    let end = validity.now.as_second().saturating_add_unsigned(validity.lifetime.as_secs()).max(0);
+    let (start, end) = validity.bounds();
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     params.not_before = epoch + Duration::from_secs(start.unsigned_abs());
     params.not_after = epoch + Duration::from_secs(end.unsigned_abs());
-    let mut serial: [u8; SERIAL_BYTES] = rand::random();
-    serial[0] &= 0x7f;
-    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    params.serial_number = Some(SerialNumber::from_slice(&serial()));
     params.use_authority_key_identifier_extension = true;
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
@@ -118,6 +126,12 @@ pub(super) fn params(
         });
     }
     Ok(params)
+}
+
+pub(super) fn serial() -> [u8; SERIAL_BYTES] {
+    let mut serial: [u8; SERIAL_BYTES] = rand::random();
+    serial[0] &= 0x7f;
+    serial
 }
 
 pub(super) fn new_key() -> Result<KeyPair, Error> {

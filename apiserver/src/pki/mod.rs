@@ -8,6 +8,7 @@ mod authority;
 mod certificate;
 mod cluster;
 mod files;
+mod request;
 
 use std::path::PathBuf;
 

@@ -15,7 +15,7 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, PersistentVolumeClaim, ReplicationController, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-pub use node::{Node, NodeCondition, NodeLease, NodeLeaseSpec, NodeSpec, NodeStatus};
+pub use node::{Node, NodeAddress, NodeCondition, NodeLease, NodeLeaseSpec, NodeSpec, NodeStatus};
 pub use owned::{ControllerRef, Owned, Owner, annotation_of, compile, controller_of, has_labels, label_of, selects};
 pub use placement::{has_node_labels, selects_node, tolerates};
 pub use pod::{

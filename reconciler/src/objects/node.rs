@@ -30,6 +30,15 @@ pub struct NodeSpec {
 #[serde(default)]
 pub struct NodeStatus {
     pub conditions: Vec<NodeCondition>,
+    pub addresses: Vec<NodeAddress>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct NodeAddress {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub address: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
