@@ -14,6 +14,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, Repl
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, PersistentVolumeClaim, ReplicationController, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
 pub use node::{Node, NodeAddress, NodeCondition, NodeLease, NodeLeaseSpec, NodeSpec, NodeStatus};
 pub use owned::{ControllerRef, Owned, Owner, annotation_of, compile, controller_of, has_labels, label_of, selects};
@@ -39,6 +40,7 @@ impl Cached for Deployment {}
 impl Cached for DaemonSet {}
 impl Cached for StatefulSet {}
 impl Cached for CronJob {}
+impl Cached for PodDisruptionBudget {}
 impl Cached for Namespace {}
 impl Cached for Service {}
 impl Cached for Endpoints {}

@@ -1,0 +1,82 @@
+//! The `scale` subresource of any kind, found by discovery: how workloads of other makers are counted and scaled.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use api_client::discovery::{self, Discovery};
+use api_client::{Client, GroupVersionResource, Meta, ObjectKey, PartialObject};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use crate::engine::Error;
+
+/// What the server serves is not read again sooner for a kind it did not know.
+const REFRESH_PAUSE: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Scale {
+    pub metadata: Meta,
+    pub spec: ScaleSpec,
+    pub status: ScaleStatus,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ScaleSpec {
+    pub replicas: i32,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ScaleStatus {
+    pub replicas: i32,
+    /// In its text form.
+    pub selector: String,
+}
+
+/// Reads scales; remembers what the server serves.
+pub struct Scales {
+    client: Client,
+    known: Mutex<Option<(Arc<Discovery>, Instant)>>,
+}
+
+impl Scales {
+    pub fn new(client: &Client) -> Self {
+        Self { client: client.clone(), known: Mutex::default() }
+    }
+
+    fn known(&self) -> Option<(Arc<Discovery>, Instant)> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where a kind is served.
+    pub async fn resource(&self, api_version: &str, kind: &str) -> Result<Option<GroupVersionResource>, Error> {
+        let (group, _) = api::meta::split_api_version(api_version);
+        let find = |discovery: &Discovery| discovery.of_kind(group, kind).map(|served| served.gvr.clone());
+        if let Some((discovery, read)) = self.known() {
+            let found = find(&discovery);
+            if found.is_some() || read.elapsed() < REFRESH_PAUSE {
+                return Ok(found);
+            }
+        }
+        let discovery = Arc::new(discovery::read(&self.client).await?);
+        let found = find(&discovery);
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some((discovery, Instant::now()));
+        Ok(found)
+    }
+
+    /// The scale of one object; `None` when there is none.
+    pub async fn get(&self, resource: &GroupVersionResource, key: &ObjectKey) -> Result<Option<Scale>, Error> {
+        match self.client.api_at::<PartialObject>(resource.clone()).get_subresource(key, "scale").await {
+            Ok(scale) => Ok(Some(scale)),
+            Err(e) if e.is_not_found() => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Whether the object itself exists: one without a scale then is of a kind that has none.
+    pub async fn exists(&self, resource: &GroupVersionResource, key: &ObjectKey) -> Result<bool, Error> {
+        Ok(self.client.metadata_api(resource.clone()).find(key).await?.is_some())
+    }
+}
