@@ -17,6 +17,7 @@ pub mod patch;
 pub mod placement;
 pub mod protobuf;
 pub mod quantity;
+pub mod quota;
 pub mod schema;
 pub mod selector;
 pub mod status;

@@ -74,6 +74,7 @@ async fn drive(client: Client, options: Options, shutdown: CancellationToken) {
 
 /// Every controller, over the given caches.
 pub fn controllers(client: &Client, caches: &Caches, options: &Options) -> Vec<Arc<dyn Controller>> {
+    let garbage = controllers::garbage::GarbageCollector::new(client, caches);
     let mut all: Vec<Arc<dyn Controller>> = vec![
         Arc::new(controllers::deployment::Deployments::new(caches)),
         Arc::new(Replicas::<ReplicaSet>::new(caches)),
@@ -90,7 +91,8 @@ pub fn controllers(client: &Client, caches: &Caches, options: &Options) -> Vec<A
         Arc::new(controllers::endpoints::EndpointsController::new(caches)),
         Arc::new(controllers::serviceaccount::DefaultServiceAccounts::new(caches)),
         Arc::new(controllers::namespace::Namespaces::new(client, caches)),
-        Arc::new(controllers::garbage::GarbageCollector::new(client, caches)),
+        Arc::new(controllers::resourcequota::ResourceQuotas::new(client, caches, garbage.removals())),
+        Arc::new(garbage),
         Arc::new(controllers::nodelifecycle::NodeLifecycle::new(caches)),
         Arc::new(controllers::tainteviction::TaintEviction::new(caches)),
         Arc::new(controllers::podgc::PodGarbage::new(caches)),

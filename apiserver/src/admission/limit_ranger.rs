@@ -7,14 +7,13 @@ use serde_json::Value;
 
 use api::meta;
 use api::quantity::Quantity;
+use api::quota::{Amounts, amounts, containers, pod_total};
 use api::status::Status;
 
-use super::{AdmissionRequest, Operation, all, containers};
+use super::{AdmissionRequest, Operation, all};
 use crate::server::Server;
 
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
-
-type Amounts = BTreeMap<String, Quantity>;
 
 fn concerns(request: &AdmissionRequest<'_>) -> bool {
     let pods =
@@ -101,11 +100,6 @@ pub fn validate(server: &Server, request: &mut AdmissionRequest<'_>) -> Result<(
     Ok(())
 }
 
-fn amounts(list: &Value) -> Amounts {
-    let given = list.as_object().into_iter().flatten();
-    given.filter_map(|(name, amount)| Some((name.clone(), Quantity::parse(amount.as_str()?).ok()?))).collect()
-}
-
 fn pod_problems(limit: &Value, pod: &Value) -> Vec<String> {
     match limit["type"].as_str() {
         Some("Container") => containers(pod, &["containers", "initContainers"])
@@ -183,44 +177,6 @@ fn ratio(kind: &str, name: &str, most: Quantity, requests: &Amounts, limits: &Am
     (given * 1000.0 > most.milli_value() as f64).then(|| format!("{head}, but provided ratio is {given:.6}"))
 }
 
-/// What a pod asks for in total: its containers together, or its init containers where those need more; amounts set for
-/// the pod itself win. Upstream's `podRequests` and `podLimits`.
-pub(super) fn pod_total(pod: &Value, field: &str) -> Amounts {
-    let mut total = Amounts::new();
-    let add = |total: &mut Amounts, more: &Amounts| {
-        for (name, amount) in more {
-            let sum = total.get(name).map_or(*amount, |have| have.plus(*amount));
-            total.insert(name.clone(), sum);
-        }
-    };
-    for container in containers(pod, &["containers"]) {
-        add(&mut total, &amounts(&container["resources"][field]));
-    }
-    let (mut sidecars, mut init) = (Amounts::new(), Amounts::new());
-    for container in containers(pod, &["initContainers"]) {
-        let own = amounts(&container["resources"][field]);
-        let mut needed = sidecars.clone();
-        add(&mut needed, &own);
-        if container["restartPolicy"] == "Always" {
-            add(&mut total, &own);
-            sidecars = needed.clone();
-        }
-        most(&mut init, &needed);
-    }
-    most(&mut total, &init);
-    for (name, amount) in amounts(&pod["spec"]["resources"][field]) {
-        total.insert(name, amount);
-    }
-    total
-}
-
-fn most(total: &mut Amounts, other: &Amounts) {
-    for (name, amount) in other {
-        let larger = total.get(name).map_or(*amount, |have| (*have).max(*amount));
-        total.insert(name.clone(), larger);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,14 +203,5 @@ mod tests {
             &["maximum memory usage per Pod is 1Gi.  No limit is specified"],
         );
         check(json!({"type": "Container", "max": {"cpu": "1"}, "min": {"cpu": "50m"}}), &[]);
-    }
-
-    #[test]
-    fn init_containers_count_where_they_need_more() {
-        let cpu = |amount: &str| container(json!({"cpu": amount}), json!({}));
-        let mut sidecar = cpu("100m");
-        sidecar["restartPolicy"] = "Always".into();
-        let pod = json!({"spec": {"containers": [cpu("200m")], "initContainers": [sidecar, cpu("500m")]}});
-        assert_eq!(pod_total(&pod, "requests")["cpu"].to_string(), "600m");
     }
 }

@@ -153,8 +153,3 @@ fn all(server: &Server, group: &str, resource: &str, namespace: &str) -> Vec<Val
     let prefix = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
     cache.snapshot().range(&prefix, "").map(|(_, item)| item.value()).collect()
 }
-
-/// The containers of a pod: lists of `spec` in the order init, main, ephemeral.
-fn containers<'p>(pod: &'p Value, lists: &'p [&str]) -> impl Iterator<Item = &'p Value> {
-    lists.iter().filter_map(|list| pod["spec"].get(*list)?.as_array()).flatten()
-}

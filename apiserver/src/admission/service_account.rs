@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use api::meta;
 use api::status::Status;
 
-use super::{AdmissionRequest, Operation, containers, find};
+use super::{AdmissionRequest, Operation, find};
 use crate::server::Server;
+use api::quota::containers;
 
 const DEFAULT_ACCOUNT: &str = "default";
 const VOLUME_PREFIX: &str = "kube-api-access-";

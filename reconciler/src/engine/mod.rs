@@ -16,7 +16,7 @@ use api_client::ObjectKey;
 use async_trait::async_trait;
 
 pub use caches::{Cached, Caches};
-pub use inputs::Inputs;
+pub use inputs::{Inputs, Waker};
 pub use metrics::Metrics;
 pub use queue::{Core, Ended, Queue};
 pub use run::Engine;

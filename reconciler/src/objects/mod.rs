@@ -12,7 +12,9 @@ mod tests;
 use api_client::Index;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, PersistentVolumeClaim, ReplicationController, Service};
+use k8s_openapi::api::core::v1::{
+    Endpoints, Namespace, PersistentVolumeClaim, ReplicationController, ResourceQuota, Service,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
@@ -41,6 +43,7 @@ impl Cached for DaemonSet {}
 impl Cached for StatefulSet {}
 impl Cached for CronJob {}
 impl Cached for PodDisruptionBudget {}
+impl Cached for ResourceQuota {}
 impl Cached for Namespace {}
 impl Cached for Service {}
 impl Cached for Endpoints {}

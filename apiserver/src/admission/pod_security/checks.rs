@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::policy::{Level, LevelVersion};
-use crate::admission::containers;
+use api::quota::containers;
 use restricted::seccomp_restricted;
 use restricted::{capabilities_restricted, privilege_escalation, restricted_volumes, run_as_non_root, run_as_user};
 

@@ -11,8 +11,9 @@ use serde_json::Value;
 use api::meta;
 use api::status::Status;
 
-use super::{AdmissionRequest, Operation, all, containers, find};
+use super::{AdmissionRequest, Operation, all, find};
 use crate::server::Server;
+use api::quota::containers;
 use policy::{Level, LevelVersion, Policy};
 
 /// Pods looked at when a namespace's level is tightened (upstream's `defaultNamespaceMaxPodsToCheck`).

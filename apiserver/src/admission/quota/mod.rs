@@ -5,16 +5,14 @@
 //! changed it since it was read. A write that fails afterwards leaves a little too much counted; the quota controller
 //! corrects that, never the other way round.
 
-mod scope;
-mod usage;
-
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
 use api::meta;
-use api::quantity::Quantity;
+use api::quantity::{Format, Quantity};
+use api::quota::{self, Amounts, amounts};
 use api::status::Status;
 
 use super::{AdmissionRequest, Operation, all};
@@ -23,8 +21,6 @@ use crate::server::Server;
 
 /// Reads tried again when others change the same quota; then the writer is told to.
 const ATTEMPTS_MAX: usize = 10;
-
-type Amounts = BTreeMap<String, Quantity>;
 
 /// One lock per namespace with writes under way, so that they queue instead of competing.
 #[derive(Debug, Default)]
@@ -35,13 +31,14 @@ pub struct Quota {
 impl Quota {
     pub async fn validate(&self, server: &Server, request: &mut AdmissionRequest<'_>) -> Result<(), Status> {
         let writes = matches!(request.operation, Operation::Create | Operation::Update);
-        if request.namespace.is_empty() || !writes || !request.info.subresource.is_empty() {
+        let resizes = request.is("", "pods", "resize");
+        if request.namespace.is_empty() || !writes || !(request.info.subresource.is_empty() || resizes) {
             return Ok(());
         }
         if all(server, "", "resourcequotas", request.namespace).is_empty() {
             return Ok(());
         }
-        let added = usage::added(request);
+        let added = added(request);
         if added.is_empty() {
             return Ok(());
         }
@@ -64,6 +61,35 @@ impl Quota {
         namespaces.retain(|_, lock| Arc::strong_count(lock) > 1);
         Arc::clone(namespaces.entry(namespace.to_owned()).or_default())
     }
+}
+
+/// What the write adds, without zeros. An update counts only for kinds whose use can change.
+fn added(request: &AdmissionRequest<'_>) -> Amounts {
+    let (group, resource) = (request.info.group.as_str(), request.info.resource.as_str());
+    let now = jiff::Timestamp::now();
+    let new = quota::of(group, resource, &request.object, now);
+    if request.operation == Operation::Create {
+        return new.into_iter().filter(|(_, amount)| !amount.is_zero()).collect();
+    }
+    if !group.is_empty() || !matches!(resource, "pods" | "services" | "persistentvolumeclaims") {
+        return Amounts::new();
+    }
+    let old = quota::of(group, resource, request.old_object, now);
+    let names: BTreeSet<&String> = new.keys().chain(old.keys()).collect();
+    let zero = Quantity::new(0, Format::DecimalSi);
+    let difference = |name: &String| {
+        let of = |amounts: &Amounts| amounts.get(name).copied().unwrap_or(zero);
+        of(&new).minus(of(&old))
+    };
+    let changes: Amounts = names.into_iter().map(|name| (name.clone(), difference(name))).collect();
+    // Only growth is checked here; what is given back the controller counts.
+    changes.into_iter().filter(|(_, amount)| amount.sign() > 0).collect()
+}
+
+/// Scopes speak of kinds of the core group alone.
+fn in_scope(quota: &Value, request: &AdmissionRequest<'_>) -> bool {
+    let resource = if request.info.group.is_empty() { request.info.resource.as_str() } else { "" };
+    quota::fits(&quota["spec"], resource, &request.object)
 }
 
 /// Writes the new statuses; false when one of them was changed by somebody else.
@@ -94,10 +120,11 @@ fn plan(request: &AdmissionRequest<'_>, added: &Amounts, quotas: &[Value]) -> Re
     for quota in quotas {
         let name = meta::name(quota);
         let hard = amounts(&quota["status"]["hard"]);
-        if !scope::matches(quota, request, &hard) {
+        if hard.is_empty() || !in_scope(quota, request) {
             continue;
         }
-        if let Some(missing) = usage::unspecified(request, &hard) {
+        let creates_pod = request.creates("", "pods");
+        if let Some(missing) = quota::unspecified(&request.object, &hard).filter(|_| creates_pod) {
             return Err(request.forbidden(format!("failed quota: {name}: must specify {missing}")));
         }
         let used = amounts(&quota["status"]["used"]);
@@ -129,9 +156,4 @@ fn plan(request: &AdmissionRequest<'_>, added: &Amounts, quotas: &[Value]) -> Re
         }
     }
     Ok(changes)
-}
-
-fn amounts(list: &Value) -> Amounts {
-    let given = list.as_object().into_iter().flatten();
-    given.filter_map(|(name, amount)| Some((name.clone(), Quantity::parse(amount.as_str()?).ok()?))).collect()
 }

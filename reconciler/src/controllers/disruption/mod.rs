@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use plan::Expected;
 use serde_json::{Value, json};
 
-use super::scale::Scales;
+use super::served::ServedResources;
 use crate::engine::{Caches, Controller, Done, Error, Inputs, Output, Work};
 use crate::objects::{ControllerRef, Owned, Pod, compile, controller_of, selects};
 
@@ -29,7 +29,7 @@ pub struct Disruptions {
     replica_sets: Cache<ReplicaSet>,
     stateful_sets: Cache<StatefulSet>,
     replication_controllers: Cache<ReplicationController>,
-    scales: Scales,
+    served: ServedResources,
 }
 
 impl Disruptions {
@@ -41,7 +41,7 @@ impl Disruptions {
             replica_sets: caches.get(),
             stateful_sets: caches.get(),
             replication_controllers: caches.get(),
-            scales: Scales::new(client),
+            served: ServedResources::new(client),
         }
     }
 }
@@ -164,12 +164,12 @@ impl Disruptions {
     }
 
     async fn live_scale(&self, owner: ControllerRef<'_>, namespace: &str) -> Result<Option<(String, i32)>, Error> {
-        let Some(resource) = self.scales.resource(owner.api_version, owner.kind).await? else { return Ok(None) };
+        let Some(resource) = self.served.of_kind(owner.api_version, owner.kind).await? else { return Ok(None) };
         let key = ObjectKey::new(namespace, owner.name);
-        match self.scales.get(&resource, &key).await? {
+        match self.served.scale(&resource, &key).await? {
             Some(scale) if scale.metadata.uid == owner.uid => Ok(Some((scale.metadata.uid, scale.spec.replicas))),
             Some(_) => Ok(None),
-            None if self.scales.exists(&resource, &key).await? => Err(Error::Object {
+            None if self.served.exists(&resource, &key).await? => Err(Error::Object {
                 object: resource.qualified(),
                 why: "does not implement the scale subresource".into(),
             }),

@@ -41,6 +41,22 @@ impl GarbageCollector {
         let monitor = Monitor::new(client.clone(), caches.tasks().clone(), caches.shutdown().clone());
         Self { client: client.clone(), monitor }
     }
+
+    /// What it watches, for others that want to know of objects that go.
+    pub fn removals(&self) -> Removals {
+        Removals(self.monitor.clone())
+    }
+}
+
+/// Tells of objects of any kind that go. Without the garbage collector at work it tells nothing.
+#[derive(Clone)]
+pub struct Removals(Arc<Monitor>);
+
+impl Removals {
+    /// `observer` gets the namespaces of objects that are gone.
+    pub fn observe(&self, observer: impl Fn(&str) + Send + Sync + 'static) {
+        self.0.observe_removals(Box::new(observer));
+    }
 }
 
 #[async_trait]

@@ -128,6 +128,8 @@ impl State {
 }
 
 type Waker = Arc<dyn Fn(ObjectKey) + Send + Sync>;
+/// Gets the namespace of an object that is gone.
+type RemovalObserver = Box<dyn Fn(&str) + Send + Sync>;
 
 /// Runs the watches.
 pub struct Monitor {
@@ -139,6 +141,7 @@ pub struct Monitor {
     /// Resources not looked at yet; `None` until discovery was read.
     unseen: watch::Sender<Option<usize>>,
     waker: OnceLock<Waker>,
+    removals: Mutex<Vec<RemovalObserver>>,
 }
 
 impl Monitor {
@@ -152,6 +155,7 @@ impl Monitor {
             definitions_changed: Notify::new(),
             unseen,
             waker: OnceLock::new(),
+            removals: Mutex::default(),
         })
     }
 
@@ -166,6 +170,16 @@ impl Monitor {
         let follow = async move { this.follow_discovery().await };
         let shutdown = self.shutdown.clone();
         self.tasks.spawn(async move { shutdown.run_until_cancelled_owned(follow).await });
+    }
+
+    /// Tells of every object that goes, by its namespace.
+    pub fn observe_removals(&self, observer: RemovalObserver) {
+        self.removals.lock().unwrap_or_else(PoisonError::into_inner).push(observer);
+    }
+
+    fn removed(&self, namespace: &str) {
+        let observers = self.removals.lock().unwrap_or_else(PoisonError::into_inner);
+        observers.iter().for_each(|observer| observer(namespace));
     }
 
     /// Has an object looked at.
@@ -242,6 +256,11 @@ impl Monitor {
             let delivery = list_watch.next().await;
             if matches!(delivery, Delivery::Progress(_)) {
                 continue;
+            }
+            if let Delivery::Deleted(object) = &delivery
+                && !object.metadata.namespace.is_empty()
+            {
+                self.removed(&object.metadata.namespace);
             }
             let visit = self.feed(id, delivery);
             visit.into_iter().for_each(|uid| self.wake(uid));

@@ -1,4 +1,5 @@
-//! The `scale` subresource of any kind, found by discovery: how workloads of other makers are counted and scaled.
+//! Resources known only at run time, found by discovery, and their `scale` subresource: how workloads of other makers
+//! are counted and scaled.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,13 +36,13 @@ pub struct ScaleStatus {
     pub selector: String,
 }
 
-/// Reads scales; remembers what the server serves.
-pub struct Scales {
+/// What the server serves, remembered.
+pub struct ServedResources {
     client: Client,
     known: Mutex<Option<(Arc<Discovery>, Instant)>>,
 }
 
-impl Scales {
+impl ServedResources {
     pub fn new(client: &Client) -> Self {
         Self { client: client.clone(), known: Mutex::default() }
     }
@@ -51,9 +52,18 @@ impl Scales {
     }
 
     /// Where a kind is served.
-    pub async fn resource(&self, api_version: &str, kind: &str) -> Result<Option<GroupVersionResource>, Error> {
+    pub async fn of_kind(&self, api_version: &str, kind: &str) -> Result<Option<GroupVersionResource>, Error> {
         let (group, _) = api::meta::split_api_version(api_version);
-        let find = |discovery: &Discovery| discovery.of_kind(group, kind).map(|served| served.gvr.clone());
+        self.find(|discovery| discovery.of_kind(group, kind).map(|served| served.gvr.clone())).await
+    }
+
+    /// The resource of this name, in the version it is served in.
+    pub async fn named(&self, group: &str, resource: &str) -> Result<Option<GroupVersionResource>, Error> {
+        let is_it = |gvr: &GroupVersionResource| gvr.group == group && gvr.resource == resource;
+        self.find(|d| d.resources.iter().map(|served| &served.gvr).find(|gvr| is_it(gvr)).cloned()).await
+    }
+
+    async fn find<T>(&self, find: impl Fn(&Discovery) -> Option<T>) -> Result<Option<T>, Error> {
         if let Some((discovery, read)) = self.known() {
             let found = find(&discovery);
             if found.is_some() || read.elapsed() < REFRESH_PAUSE {
@@ -67,7 +77,7 @@ impl Scales {
     }
 
     /// The scale of one object; `None` when there is none.
-    pub async fn get(&self, resource: &GroupVersionResource, key: &ObjectKey) -> Result<Option<Scale>, Error> {
+    pub async fn scale(&self, resource: &GroupVersionResource, key: &ObjectKey) -> Result<Option<Scale>, Error> {
         match self.client.api_at::<PartialObject>(resource.clone()).get_subresource(key, "scale").await {
             Ok(scale) => Ok(Some(scale)),
             Err(e) if e.is_not_found() => Ok(None),

@@ -1,26 +1,42 @@
-//! Which quotas concern an object: a quota with scopes counts only pods that fit all of them. Pure.
+//! Which objects a quota with scopes counts: pods and claims that fit all of them. Pure.
 
 use serde_json::Value;
 
-use super::Amounts;
-use crate::admission::{AdmissionRequest, containers};
+use super::containers;
 
-pub fn matches(quota: &Value, request: &AdmissionRequest<'_>, hard: &Amounts) -> bool {
-    if hard.is_empty() {
-        return false;
-    }
-    let spec = &quota["spec"];
+/// Whether an object of the core group fits the scopes of a quota's spec. One without scopes counts everything.
+pub fn fits(spec: &Value, resource: &str, object: &Value) -> bool {
     let plain = spec["scopes"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let plain = plain.map(|scope| (scope, "Exists", &Value::Null));
     let expressions = spec["scopeSelector"]["matchExpressions"].as_array().into_iter().flatten();
     let expressions = expressions.map(|e| {
         (e["scopeName"].as_str().unwrap_or_default(), e["operator"].as_str().unwrap_or_default(), &e["values"])
     });
-    let is_pod = request.is("", "pods", "");
-    plain.chain(expressions).all(|(scope, operator, values)| is_pod && fits(&request.object, scope, operator, values))
+    plain.chain(expressions).all(|(scope, operator, values)| match resource {
+        "pods" => fits_pod(object, scope, operator, values),
+        "persistentvolumeclaims" if scope == "VolumeAttributesClass" => {
+            let classes = attributes_classes(object);
+            match classes.is_empty() {
+                true => selects(None, operator, values),
+                false => classes.into_iter().any(|class| selects(Some(class), operator, values)),
+            }
+        }
+        _ => false,
+    })
 }
 
-fn fits(pod: &Value, scope: &str, operator: &str, values: &Value) -> bool {
+/// The classes a claim has, asks for, or is on its way to.
+fn attributes_classes(claim: &Value) -> Vec<&str> {
+    let status = &claim["status"];
+    let places = [
+        &claim["spec"]["volumeAttributesClassName"],
+        &status["currentVolumeAttributesClassName"],
+        &status["modifyVolumeStatus"]["targetVolumeAttributesClassName"],
+    ];
+    places.into_iter().filter_map(|place| place.as_str().filter(|class| !class.is_empty())).collect()
+}
+
+fn fits_pod(pod: &Value, scope: &str, operator: &str, values: &Value) -> bool {
     let spec = &pod["spec"];
     let terminating = spec["activeDeadlineSeconds"].as_i64().is_some_and(|seconds| seconds >= 0);
     match scope {
