@@ -2,12 +2,14 @@
 
 mod agent;
 mod args;
+mod backup;
 mod config;
 mod control_plane;
 mod logging;
 mod metrics;
 mod node;
 mod notify;
+mod restore;
 mod server;
 mod shutdown;
 mod state;
@@ -66,6 +68,8 @@ fn run(command: Command) -> Result<()> {
         },
         Command::Cleanup(arguments) => runtime()?.block_on(node::cleanup(arguments.node)),
         Command::Pause => ::agent::pause(),
+        Command::Backup(arguments) => runtime()?.block_on(backup::run(arguments)),
+        Command::Restore(arguments) => runtime()?.block_on(restore::run(arguments)),
         Command::Version => {
             println!("keelson {} (Kubernetes v1.36)", env!("CARGO_PKG_VERSION"));
             Ok(())
