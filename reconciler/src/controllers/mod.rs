@@ -27,3 +27,4 @@ pub mod statefulset;
 pub mod tainteviction;
 pub mod template;
 pub mod ttlafterfinished;
+pub mod volume;
