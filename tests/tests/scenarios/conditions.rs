@@ -187,7 +187,10 @@ impl Selection {
         while let Some(word) = words.next() {
             match word.as_str() {
                 "-A" => this.namespace = None,
-                "-n" => this.namespace = Some(words.next().ok_or("-n needs a namespace")?.clone()),
+                "-n" => {
+                    let namespace = words.next().ok_or("-n needs a namespace")?.clone();
+                    this.namespace = this.resource.namespaced().then_some(namespace);
+                }
                 "-l" => {
                     let selector = words.next().ok_or("-l needs KEY=VALUE")?;
                     let pairs = selector.split(',').filter_map(|pair| pair.split_once('='));
