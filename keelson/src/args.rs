@@ -33,21 +33,15 @@ pub enum Command {
     Image(Image),
     /// Look at the controllers of this version.
     Controllers(Controllers),
+    /// Fill a cluster with simulated nodes: real API objects, leases and pod status, no containers.
+    ///
+    /// Every pod that is bound to such a node becomes Running and Ready, and ends when it is deleted. Annotations of a
+    /// pod say otherwise: simulate.keelson.dev/start, ready, run, stop (durations or `never`) and exit (codes).
+    Simulate(Simulate),
     /// Stop and remove every pod, namespace, mount, interface and rule that a stopped server's agent left on this host.
     ///
     /// The cluster's data stays. Pods outlive a stopped server on purpose; this is how to end them.
     Cleanup(Cleanup),
-    /// Write everything that the cluster is made of into one file: its objects and its keys.
-    ///
-    /// Works beside a running server and without one: what the store held at one moment is read from the data directory
-    /// or from etcd. The file holds private keys and Secrets, and is readable for its owner only.
-    Backup(Backup),
-    /// Make a cluster from a backup, on an empty machine or in the place of a stopped server's.
-    ///
-    /// The whole backup is checked before anything is touched. Clients that hold on to what they saw before are told to
-    /// list again. What is replaced with --force is kept beside the new (store.db.replaced, pki.replaced) until the next
-    /// restore.
-    Restore(Restore),
     /// Print the version.
     Version,
     /// Hold the PID namespace of a pod whose containers share one; started by the agent.
@@ -282,6 +276,43 @@ pub struct TokenServer {
 }
 
 #[derive(Args)]
+pub struct Simulate {
+    /// How many nodes
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub nodes: usize,
+    /// Their names are this and a number
+    #[arg(long, value_name = "TEXT", default_value = "simulated-")]
+    pub prefix: String,
+    /// Kubeconfig of the cluster, with administrator rights [default: /var/lib/keelson/admin.kubeconfig]
+    #[arg(long, value_name = "FILE", env = "KEELSON_KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// CPUs of each node
+    #[arg(long, value_name = "QUANTITY", default_value = "8")]
+    pub cpu: String,
+    /// Memory of each node
+    #[arg(long, value_name = "QUANTITY", default_value = "32Gi")]
+    pub memory: String,
+    /// Pods that fit on each node
+    #[arg(long, value_name = "N", default_value = "110")]
+    pub pods: String,
+    /// From a binding to running containers
+    #[arg(long, value_name = "MS", default_value_t = 100)]
+    pub start_ms: u64,
+    /// From running to ready
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub ready_ms: u64,
+    /// From a deletion to the containers' end
+    #[arg(long, value_name = "MS", default_value_t = 100)]
+    pub stop_ms: u64,
+    /// Between two renewals of a node's lease; the lease lasts four times as long
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub heartbeat_seconds: u64,
+    /// What to log
+    #[arg(long, value_name = "FILTER", env = "KEELSON_LOG", default_value = "info")]
+    pub log: String,
+}
+
+#[derive(Args)]
 pub struct Kubeconfig {
     /// Data directory of the server [default: /var/lib/keelson]
     #[arg(long, value_name = "DIR", env = "KEELSON_DATA_DIR")]
@@ -289,71 +320,6 @@ pub struct Kubeconfig {
     /// URL to write into it [default: the address the server last listened on]
     #[arg(long, value_name = "URL")]
     pub server: Option<String>,
-}
-
-#[derive(Args)]
-pub struct Backup {
-    /// File to write; replaced when all of the new backup has been written and read back
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    #[command(flatten)]
-    pub storage: Storage,
-}
-
-#[derive(Args)]
-pub struct Restore {
-    /// A backup
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    #[command(flatten)]
-    pub storage: Storage,
-    /// Replace the store and the keys that are there; etcd must be empty all the same
-    #[arg(long)]
-    pub force: bool,
-    /// Check the backup and the place it would go to, and tell; change nothing
-    #[arg(long)]
-    pub dry_run: bool,
-}
-
-/// Where a cluster's state is; the same settings as those of `server`, also from its configuration file.
-#[derive(Args)]
-pub struct Storage {
-    /// Configuration file of the server [default: /etc/keelson/config.yaml if it exists]
-    #[arg(long, value_name = "FILE", env = "KEELSON_CONFIG")]
-    pub config: Option<PathBuf>,
-    /// Data directory of the server [default: /var/lib/keelson]
-    #[arg(long, value_name = "DIR", env = "KEELSON_DATA_DIR")]
-    pub data_dir: Option<PathBuf>,
-    /// Where the cluster's state is kept [default: embedded]
-    #[arg(long, value_name = "KIND", env = "KEELSON_STORE")]
-    pub store: Option<StoreKind>,
-    /// etcd's client URLs
-    #[arg(long, value_name = "URL", value_delimiter = ',', env = "KEELSON_ETCD_ENDPOINTS")]
-    pub etcd_endpoints: Option<Vec<String>>,
-    /// CA bundle that etcd's certificates are verified with
-    #[arg(long, value_name = "FILE", env = "KEELSON_ETCD_CA_FILE")]
-    pub etcd_ca_file: Option<PathBuf>,
-    /// Client certificate for etcd
-    #[arg(long, value_name = "FILE", env = "KEELSON_ETCD_CERT_FILE")]
-    pub etcd_cert_file: Option<PathBuf>,
-    /// Key of the client certificate for etcd
-    #[arg(long, value_name = "FILE", env = "KEELSON_ETCD_KEY_FILE")]
-    pub etcd_key_file: Option<PathBuf>,
-}
-
-impl From<Storage> for Server {
-    fn from(storage: Storage) -> Self {
-        Self {
-            config: storage.config,
-            data_dir: storage.data_dir,
-            store: storage.store,
-            etcd_endpoints: storage.etcd_endpoints,
-            etcd_ca_file: storage.etcd_ca_file,
-            etcd_cert_file: storage.etcd_cert_file,
-            etcd_key_file: storage.etcd_key_file,
-            ..Self::default()
-        }
-    }
 }
 
 #[derive(Args)]

@@ -2,16 +2,15 @@
 
 mod agent;
 mod args;
-mod backup;
 mod config;
 mod control_plane;
 mod logging;
 mod metrics;
 mod node;
 mod notify;
-mod restore;
 mod server;
 mod shutdown;
+mod simulate;
 mod state;
 mod supervise;
 mod token;
@@ -66,10 +65,9 @@ fn run(command: Command) -> Result<()> {
                 Ok(())
             }
         },
+        Command::Simulate(arguments) => runtime()?.block_on(simulate::run(arguments)),
         Command::Cleanup(arguments) => runtime()?.block_on(node::cleanup(arguments.node)),
         Command::Pause => ::agent::pause(),
-        Command::Backup(arguments) => runtime()?.block_on(backup::run(arguments)),
-        Command::Restore(arguments) => runtime()?.block_on(restore::run(arguments)),
         Command::Version => {
             println!("keelson {} (Kubernetes v1.36)", env!("CARGO_PKG_VERSION"));
             Ok(())

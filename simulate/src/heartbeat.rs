@@ -4,14 +4,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use api_client::{Api, Client, Error, Metadata, ObjectKey, Patch};
+use api_client::{Api, Cache, Client, Error, ListParams, Metadata, ObjectKey, Patch};
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1;
 use serde_json::{Value, json};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+use crate::objects;
 use crate::options::{Options, Shape, Timing};
 
 /// Requests on their way at once.
@@ -26,8 +29,6 @@ struct Node {
     /// Empty until registered.
     uid: String,
     address: std::net::Ipv4Addr,
-    /// What the API server has of this node may be out of date: a renewal failed, and others may have judged.
-    unsure: bool,
     /// An operator removed it: it stays away, as a kubelet's does until it starts again.
     removed: bool,
 }
@@ -42,6 +43,9 @@ struct Writer {
     timing: Timing,
     node_api: Api<v1::Node>,
     lease_api: Api<Lease>,
+    /// What the API server has of the nodes: others may have judged them while their leases went unseen.
+    seen: Cache<objects::Node>,
+    _end_cache: DropGuard,
 }
 
 impl Nodes {
@@ -50,12 +54,18 @@ impl Nodes {
             name: name.clone(),
             uid: String::new(),
             address: options.node_address(index),
-            unsure: false,
             removed: false,
+        };
+        let stop = CancellationToken::new();
+        let params = match options.names.as_slice() {
+            [name] => ListParams::default().fields(format!("metadata.name={name}")),
+            _ => ListParams::default(),
         };
         Self {
             nodes: options.names.iter().enumerate().map(node).collect(),
             writer: Writer {
+                seen: Cache::start(client, params, &TaskTracker::new(), stop.clone()),
+                _end_cache: stop.drop_guard(),
                 shape: options.shape.clone(),
                 timing: options.timing.clone(),
                 node_api: client.api(),
@@ -116,12 +126,8 @@ impl Writer {
         if node.removed {
             return;
         }
-        match self.try_renew(node).await {
-            Ok(()) => node.unsure = false,
-            Err(error) => {
-                debug!(node = node.name, %error, "renewal failed");
-                node.unsure = true;
-            }
+        if let Err(error) = self.try_renew(node).await {
+            debug!(node = node.name, %error, "renewal failed");
         }
     }
 
@@ -137,12 +143,9 @@ impl Writer {
             }
             other => other?,
         }
-        if node.unsure {
-            let key = ObjectKey::new("", node.name.as_str());
-            let present = self.node_api.get(&key).await?;
-            if !is_ready(&present) {
-                self.node_api.patch_status(&key, &Patch::Strategic(self.status(node))).await?;
-            }
+        let key = ObjectKey::new("", node.name.as_str());
+        if self.seen.get(&key).is_some_and(|seen| !seen.is_ready && seen.metadata.uid == node.uid) {
+            self.node_api.patch_status(&key, &Patch::Strategic(self.status(node))).await?;
         }
         Ok(())
     }

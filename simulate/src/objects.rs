@@ -1,8 +1,8 @@
-//! The projection of a pod: what a node reads of it. One is held for each pod on the simulated nodes.
+//! Projections: what a node reads of its pods and of itself. One is held for each pod and node.
 
 use std::net::Ipv4Addr;
 
-use api_client::{Metadata, projection};
+use api_client::{Meta, Metadata, projection};
 use k8s_openapi::api::core::v1;
 use serde::Deserialize;
 
@@ -90,6 +90,22 @@ impl From<wire::Pod> for Pod {
     }
 }
 
+/// A node, as others see it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(from = "wire::Node")]
+pub struct Node {
+    pub metadata: Meta,
+    pub is_ready: bool,
+}
+
+projection!(Node as v1::Node);
+
+impl From<wire::Node> for Node {
+    fn from(node: wire::Node) -> Self {
+        Self { metadata: node.metadata, is_ready: wire::is_ready(&node.status.conditions) }
+    }
+}
+
 /// The shapes on the wire.
 mod wire {
     use super::*;
@@ -125,7 +141,24 @@ mod wire {
 
     #[derive(Deserialize, Default)]
     #[serde(default)]
-    struct Condition {
+    pub struct Node {
+        pub metadata: Meta,
+        pub status: NodeStatus,
+    }
+
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    pub struct NodeStatus {
+        pub conditions: Vec<Condition>,
+    }
+
+    pub fn is_ready(conditions: &[Condition]) -> bool {
+        conditions.iter().any(|c| c.r#type == "Ready" && c.status == "True")
+    }
+
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    pub struct Condition {
         r#type: String,
         status: String,
     }
@@ -163,7 +196,7 @@ mod wire {
         pub fn report(&self) -> Option<Report> {
             let first = self.container_statuses.first()?;
             let phase = ["Pending", "Running", "Succeeded", "Failed"].into_iter().find(|p| *p == self.phase)?;
-            let ready = self.conditions.iter().any(|c| c.r#type == "Ready" && c.status == "True");
+            let ready = is_ready(&self.conditions);
             let state = match (&first.state, first.last_state.terminated.as_ref()) {
                 (ContainerState { terminated: Some(ended), .. }, _) => State::Exited { code: ended.exit_code },
                 (ContainerState { running: Some(_), .. }, _) => State::Running,
@@ -173,6 +206,27 @@ mod wire {
                 _ => State::Creating,
             };
             Some(Report { phase, ready, restarts: first.restart_count, state })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_read_as_the_report_it_came_from() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({
+            "metadata": { "name": "a", "uid": "1" }, "spec": { "nodeName": "n", "containers": [{ "name": "c" }] },
+        }))
+        .expect("a pod");
+        let states = [State::Running, State::BackOff { code: 3 }, State::Exited { code: 0 }, State::Creating];
+        for (state, phase) in states.into_iter().zip(["Running", "Running", "Succeeded", "Pending"]) {
+            let report = Report { phase, ready: state == State::Running, restarts: 2, state };
+            let address = Ipv4Addr::LOCALHOST;
+            let patch = crate::status::patch(&pod, &report, address, address, jiff::Timestamp::UNIX_EPOCH);
+            let written: Pod = serde_json::from_value(patch).expect("a status");
+            assert_eq!(written.reported, Some(report));
         }
     }
 }
