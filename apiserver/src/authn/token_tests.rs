@@ -108,13 +108,12 @@ fn other_text_is_left_to_other_authenticators() {
 }
 
 #[test]
-fn time_bounds_hold_with_a_minute_of_leeway_and_a_day_for_clocks_set_back() {
+fn time_bounds_hold_with_a_minute_of_leeway() {
     let claims = claims();
     let table = [
         (NOW, Ok(())),
-        (NOW - 3600, Ok(())),
-        (NOW - 24 * 3600, Ok(())),
-        (NOW - 24 * 3600 - 1, Err(Error::NotYetValid)),
+        (NOW - 60, Ok(())),
+        (NOW - 61, Err(Error::NotYetValid)),
         (NOW + 3600 + 60, Ok(())),
         (NOW + 3600 + 61, Err(Error::Expired)),
     ];

@@ -27,4 +27,3 @@ pub mod statefulset;
 pub mod tainteviction;
 pub mod template;
 pub mod ttlafterfinished;
-pub mod volume;

@@ -13,11 +13,10 @@ use api_client::Index;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{
-    Endpoints, Namespace, PersistentVolume, PersistentVolumeClaim, ReplicationController, ResourceQuota, Service,
+    Endpoints, Namespace, PersistentVolumeClaim, ReplicationController, ResourceQuota, Service,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::StorageClass;
 
 pub use node::{Node, NodeAddress, NodeCondition, NodeLease, NodeLeaseSpec, NodeSpec, NodeStatus};
 pub use owned::{ControllerRef, Owned, Owner, annotation_of, compile, controller_of, has_labels, label_of, selects};
@@ -54,9 +53,7 @@ impl Cached for EndpointSlice {
         of: |slice| label_of(&slice.metadata, "kubernetes.io/service-name").unwrap_or_default(),
     }];
 }
-impl Cached for PersistentVolume {}
 impl Cached for PersistentVolumeClaim {}
-impl Cached for StorageClass {}
 
 /// Kinds that are owned and claimed: by owner, and those without one by namespace.
 macro_rules! claimed {

@@ -11,7 +11,6 @@ mod compaction;
 mod concurrency;
 mod limits;
 mod reads;
-pub mod restored;
 mod watches;
 mod writes;
 

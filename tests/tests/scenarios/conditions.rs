@@ -123,7 +123,6 @@ fn walk<'a>(value: &'a Value, segments: &[&str]) -> Option<&'a Value> {
     let Some((first, rest)) = segments.split_first() else { return Some(value) };
     let next = match value {
         Value::Object(map) => map.get(*first)?,
-        Value::Array(items) if *first == "count" => return None.or(items.first()).filter(|_| false),
         Value::Array(items) => match first.parse::<usize>() {
             Ok(index) => items.get(index)?,
             Err(_) => items.iter().find(|i| ["type", "name", "key"].iter().any(|k| i[*k] == **first))?,
@@ -134,7 +133,7 @@ fn walk<'a>(value: &'a Value, segments: &[&str]) -> Option<&'a Value> {
 }
 
 /// As `kubectl rollout status` sees it.
-fn rolled_out(object: &Value) -> bool {
+pub fn rolled_out(object: &Value) -> bool {
     let (spec, status) = (&object["spec"], &object["status"]);
     let count = |value: &Value| value.as_i64().unwrap_or_default();
     let observed = count(&status["observedGeneration"]) >= count(&object["metadata"]["generation"]);

@@ -5,6 +5,7 @@ mod cluster;
 mod commands;
 mod conditions;
 mod process;
+mod random;
 mod requests;
 mod session;
 mod simulation;
@@ -39,6 +40,7 @@ fn trials() -> Vec<Trial> {
         Trial::test("runner::text", || Ok(text::check()?)),
         Trial::test("runner::one_seed_one_run", || Ok(same_twice()?)),
     ];
+    trials.extend(seeds().map(random_trial));
     match files() {
         Ok(scenarios) => trials.extend(scenarios.into_iter().map(trial)),
         Err(error) => trials.push(Trial::test("runner::files", || Err(Failed::from(error)))),
@@ -53,6 +55,8 @@ fn one(trial: &str) -> Result<String, String> {
     if trial == FINGERPRINT {
         let scenario = same_scenario()?;
         simulation::run(7, || async { session::fingerprint(&scenario).await.map(say) })?;
+    } else if trial.starts_with(RANDOM) {
+        simulation::run(seed(), || random::run(seed()))?;
     } else {
         let scenario = files()?.into_iter().find(|s| name(s) == trial).ok_or("there is no such scenario")?;
         let rewriting = std::env::var_os(REWRITE).is_some();
@@ -63,6 +67,30 @@ fn one(trial: &str) -> Result<String, String> {
         })?;
     }
     Ok(said.into_inner().expect("nobody panics while holding it"))
+}
+
+/// Trials of the randomized run are named by this and their seed.
+const RANDOM: &str = "random::seed_";
+/// Which seeds: `FROM..TO`, without TO.
+const SEEDS: &str = "KEELSON_SEEDS";
+const DEFAULT_SEEDS: std::ops::Range<u64> = 1..151;
+
+fn seeds() -> std::ops::Range<u64> {
+    let asked = std::env::var(SEEDS).ok();
+    let bounds = asked.as_deref().and_then(|text| text.split_once(".."));
+    let range = bounds.and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+    range.unwrap_or(DEFAULT_SEEDS)
+}
+
+fn random_trial(seed: u64) -> Trial {
+    let name = format!("{RANDOM}{seed}");
+    Trial::test(name.clone(), move || {
+        let (end, log) = (seed + 1, process::LOG);
+        let reproduce = format!(
+            "reproduce with: {SEEDS}={seed}..{end} {log}=debug cargo test -p tests --test scenarios -- --exact {name}"
+        );
+        process::run(&name, seed).map(drop).map_err(|error| Failed::from(format!("{error}\n{reproduce}")))
+    })
 }
 
 fn directory() -> PathBuf {

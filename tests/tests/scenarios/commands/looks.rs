@@ -30,9 +30,14 @@ impl Check {
             return Ok(());
         }
         let plural = &self.selection.resource.plural;
-        let all: Vec<String> = objects.all(&self.selection.resource).map(brief).collect();
-        Err(format!("there are {} such {plural}; all {plural}:\n{}", found.len(), all.join("\n")))
+        Err(format!("there are {} such {plural}; all {plural}:\n{}", found.len(), list(objects, plural)))
     }
+}
+
+/// Every object of a kind, a line each, for messages.
+pub fn list(objects: &Objects, kind: &str) -> String {
+    let lines: Vec<String> = objects.of(kind).into_iter().map(brief).collect();
+    lines.join("\n")
 }
 
 /// One line about an object, for messages.
