@@ -22,6 +22,8 @@ pub struct Options {
     pub snapshotter: String,
     /// OCI runtime binary; `None` chooses (see `runtime::options::choose_binary`).
     pub oci_runtime: Option<String>,
+    /// Tells one boot of the host from the next.
+    pub boot_id_file: PathBuf,
     /// Our own files: pinned namespaces, volumes, pod records.
     pub state_dir: PathBuf,
     /// `NAMESPACE_NAME_UID/CONTAINER/N.log` below it.
@@ -73,6 +75,7 @@ impl Options {
             containerd_namespace: "k8s.io".into(),
             snapshotter: "overlayfs".into(),
             oci_runtime: None,
+            boot_id_file: "/proc/sys/kernel/random/boot_id".into(),
             state_dir: "/var/lib/keelson/agent".into(),
             log_dir: "/var/log/pods".into(),
             container_log_dir: "/var/log/containers".into(),

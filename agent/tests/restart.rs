@@ -4,6 +4,9 @@
 
 mod support;
 
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use support::{Board, Containerd, Node, busybox_archive};
 
@@ -122,6 +125,125 @@ async fn containerd_may_crash_under_running_pods() {
             status["restartCount"] == 1 && !status["state"]["running"].is_null()
         })
         .await;
+    node.delete_and_wait(&pod, 1).await;
+    node.end(&containerd).await;
+}
+
+/// The pod as the server has it, with the status it was told.
+fn with_status(node: &Node, name: &str, spec: Value) -> Arc<Pod> {
+    let mut pod = (*node.pod(name, spec)).clone();
+    pod.status = serde_json::from_value(node.board.get(name)["status"].clone()).unwrap();
+    Arc::new(pod)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_reboot_pods_are_made_again() {
+    let mut containerd = Containerd::start();
+    image(&containerd).await;
+    let never = json!({"restartPolicy": "Never", "containers": [{"name": "main", "command": ["sleep", "1000"]}]});
+    let mut node = Node::start(Node::options(&containerd, "n1"), Board::default()).await;
+    node.put("count", counting());
+    node.put("once", never.clone());
+    node.board.wait_phase("count", "Running").await;
+    node.board.wait_phase("once", "Running").await;
+    let (board, before) = (node.board.clone(), node.container_id("count"));
+    let options = node.stop().await;
+    containerd.reboot();
+
+    let mut node = Node::start(options, board).await;
+    let pod = with_status(&node, "count", counting());
+    node.pods.put(pod.clone());
+    let once = with_status(&node, "once", never);
+    node.pods.put(once.clone());
+    node.pods.complete();
+    let object = node
+        .board
+        .wait("count", "restarted", |object| {
+            let status = &object["status"]["containerStatuses"][0];
+            status["restartCount"] == 1 && status["ready"] == true
+        })
+        .await;
+    let status = &object["status"]["containerStatuses"][0];
+    assert_eq!(status["lastState"]["terminated"]["exitCode"], 255, "{status:#}");
+    assert_eq!(status["lastState"]["terminated"]["reason"], "Unknown", "{status:#}");
+    assert_ne!(node.container_id("count"), before);
+    // Its namespaces and address are there again, with a way out.
+    assert!(node.exec("count", &["ip", "route"]).await.contains("default via"));
+    let object = node.board.wait_phase("once", "Failed").await;
+    assert_eq!(object["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"], 255);
+    node.delete_and_wait(&pod, 1).await;
+    node.delete_and_wait(&once, 1).await;
+    node.end(&containerd).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_whose_records_are_lost_go_on() {
+    let containerd = Containerd::start();
+    image(&containerd).await;
+    let shared = json!({"shareProcessNamespace": true, "containers": [{"name": "main", "command": ["sleep", "1000"]}]});
+    let mut node = Node::start(Node::options(&containerd, "n1"), Board::default()).await;
+    node.put("count", counting());
+    node.put("shared", shared.clone());
+    node.board.wait_phase("count", "Running").await;
+    node.board.wait_phase("shared", "Running").await;
+    let (board, id) = (node.board.clone(), node.container_id("count"));
+    let pid = node.shared.runtime.task(&id).await.unwrap().unwrap().pid;
+    let address = board.get("count")["status"]["podIP"].as_str().unwrap().to_owned();
+    let options = node.stop().await;
+    // One record is gone, one is of a later version.
+    let pods = options.state_dir.join("pods");
+    std::fs::remove_file(pods.join("uid-count/sandbox.json")).unwrap();
+    std::fs::remove_file(pods.join("uid-shared/ns/pid.pid")).unwrap();
+    std::fs::write(pods.join("uid-shared/sandbox.json"), r#"{"version": 1000}"#).unwrap();
+    std::fs::remove_dir_all(options.state_dir.join("addresses")).unwrap();
+
+    let mut node = Node::start(options, board).await;
+    let (count, shared) = (with_status(&node, "count", counting()), with_status(&node, "shared", shared));
+    node.pods.put(count.clone());
+    node.pods.put(shared.clone());
+    node.pods.complete();
+    // A new pod does not get the address of a running one.
+    let new = node.put("new", json!({"containers": [{"name": "main", "command": ["sleep", "1000"]}]}));
+    let new_object = node.board.wait_phase("new", "Running").await;
+    assert_ne!(new_object["status"]["podIP"], address.as_str());
+    assert!(node.shared.paths.addresses().join(&address).exists());
+    let task = node.shared.runtime.task(&id).await.unwrap().unwrap();
+    assert_eq!(task.pid, pid, "nothing was started again");
+    // A restarted container joins the old one's network.
+    containerd.runtime().kill_task(&id, 9, true).await.unwrap();
+    let object = node
+        .board
+        .wait("count", "restarted", |object| {
+            let status = &object["status"]["containerStatuses"][0];
+            status["restartCount"] == 1 && !status["state"]["running"].is_null()
+        })
+        .await;
+    assert_eq!(object["status"]["podIP"], address.as_str());
+    assert!(node.exec("count", &["ip", "addr"]).await.contains(&address));
+    for pod in [count, shared, new] {
+        node.delete_and_wait(&pod, 1).await;
+    }
+    node.end(&containerd).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_ran_and_is_lost_counts_as_a_restart() {
+    let mut containerd = Containerd::start();
+    image(&containerd).await;
+    let mut node = Node::start(Node::options(&containerd, "n1"), Board::default()).await;
+    node.put("count", counting());
+    node.board.wait_phase("count", "Running").await;
+    let board = node.board.clone();
+    let options = node.stop().await;
+    containerd.reboot();
+    // The same boot: somebody killed the shim while containerd was down.
+    std::fs::write(containerd.boot_id_file(), "first").unwrap();
+
+    let mut node = Node::start(options, board).await;
+    let pod = with_status(&node, "count", counting());
+    node.pods.put(pod.clone());
+    node.pods.complete();
+    node.board.wait("count", "restarted", |object| object["status"]["containerStatuses"][0]["restartCount"] == 1).await;
     node.delete_and_wait(&pod, 1).await;
     node.end(&containerd).await;
 }

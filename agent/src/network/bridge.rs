@@ -129,6 +129,17 @@ impl Bridge {
         fs::write(&path, uid).map_err(failed("write"))
     }
 
+    /// Whether a pod's interface is there.
+    pub fn has(&self, uid: &str) -> bool {
+        index(&host_interface(uid)).is_ok()
+    }
+
+    /// Gives back whatever a pod has that nothing else tells of. Safe to repeat.
+    pub fn forget(&self, uid: &str) -> Result<(), Error> {
+        remove_interface(uid)?;
+        self.sweep(|owner| owner != uid)
+    }
+
     /// Gives back addresses whose pods are none of these: left by an agent that ended between reserving and noting it.
     pub fn sweep(&self, known: impl Fn(&str) -> bool) -> Result<(), Error> {
         let entries = match fs::read_dir(&self.directory) {
@@ -146,12 +157,7 @@ impl Bridge {
 
     /// Gives a pod's interface and address back. Safe to repeat.
     pub fn release(&self, uid: &str, address: IpAddr) -> Result<(), Error> {
-        let name = host_interface(uid);
-        if let Ok(index) = index(&name) {
-            let failed = || link_error("delete interface", &name);
-            // It may be gone with the pod's namespace meanwhile, which is fine.
-            Socket::open().map_err(failed())?.delete_link(index).map_err(failed())?;
-        }
+        remove_interface(uid)?;
         let path = self.directory.join(address.to_string());
         // Released before, it may be another pod's by now.
         if fs::read_to_string(&path).is_ok_and(|owner| owner == uid) {
@@ -191,6 +197,17 @@ impl Bridge {
         })?;
         Ok(link)
     }
+}
+
+/// A pod's end on the host, and with it the pod's own. Success when there is none.
+fn remove_interface(uid: &str) -> Result<(), Error> {
+    let name = host_interface(uid);
+    if let Ok(index) = index(&name) {
+        let failed = || link_error("delete interface", &name);
+        // It may be gone with the pod's namespace meanwhile, which is fine.
+        Socket::open().map_err(failed())?.delete_link(index).map_err(failed())?;
+    }
+    Ok(())
 }
 
 /// Removes a bridge and all address files. Success when there are none.

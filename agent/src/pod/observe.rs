@@ -2,10 +2,11 @@
 //! may have been lost.
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ContainerStatus;
 
 use super::{
     act::chain,
-    observed::{Attempt, Exited, Hook, Sandbox, Series, State, attempt, label},
+    observed::{Attempt, Condemned, Exited, Hook, Sandbox, Series, State, attempt, label},
     owner::Owner,
 };
 use crate::runtime::{Container, Task, TaskState};
@@ -15,11 +16,6 @@ pub type Found = (Container, Option<Task>);
 
 /// The exit code of a container that a reboot ended: nobody saw how.
 const LOST_CODE: i32 = 255;
-
-/// Changes with every boot of the host.
-pub(super) fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
-}
 
 impl Owner {
     /// Takes back what an earlier agent left running, without touching it.
@@ -36,6 +32,34 @@ impl Owner {
         for (name, attempt, record, task) in found {
             self.take_container(&name, attempt, &record, task).await;
         }
+        if self.observed.sandbox == Sandbox::Absent {
+            self.recover_sandbox();
+        }
+    }
+
+    /// Containers that run do so in a sandbox, even if nothing is written about it any more.
+    fn recover_sandbox(&mut self) {
+        let attempts = self.observed.containers.values().filter_map(|series| series.latest.as_ref());
+        let since = attempts.clone().map(|attempt| attempt.created_at).min();
+        let process = attempts.filter_map(|attempt| match attempt.state {
+            State::Running { pid, .. } if pid != 0 => Some(pid),
+            _ => None,
+        });
+        let (Some(process), Some(since)) = (process.min(), since) else { return };
+        match self.shared.sandboxes.recover(&self.pod, &self.shared.node, process, since) {
+            Ok(record) => {
+                tracing::info!(pod = %self.id, "sandbox found again by its processes");
+                self.observed.sandbox = Sandbox::Ready { addresses: record.addresses.clone(), ready_at: since };
+                self.sandbox = Some(record);
+            }
+            Err(error) => {
+                tracing::warn!(pod = %self.id, error = chain(&error), "sandbox is made again, containers with it");
+                let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
+                for series in self.observed.containers.values_mut().filter(|series| series.is_running()) {
+                    series.condemned = Some(Condemned { message: message.clone(), grace_seconds: None });
+                }
+            }
+        }
     }
 
     fn load_sandbox(&mut self) {
@@ -46,7 +70,7 @@ impl Owner {
                 self.sandbox = Some(record);
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(pod = %self.id, error = chain(&error), "sandbox is made again"),
+            Err(error) => tracing::warn!(pod = %self.id, error = chain(&error), "sandbox record not read"),
         }
     }
 
@@ -63,7 +87,7 @@ impl Owner {
                     self.follow_log(name, &attempt);
                     // Read by `ended` below, which needs the attempt in its place.
                 }
-                _ if record.labels.get(label::BOOT_ID) == Some(&boot_id()) => {
+                _ if record.labels.get(label::BOOT_ID) == Some(&self.shared.boot_id) && !self.has_run(&attempt.id) => {
                     // Made but never started: an agent stopped in between. The same attempt is made again.
                     if let Err(error) = self.shared.runtime.remove_container(&attempt.id).await {
                         tracing::warn!(pod = %self.id, container = name, error = chain(&error), "half-made container");
@@ -93,15 +117,24 @@ impl Owner {
         }
     }
 
+    /// Whether the server was told that a container runs, or how it ended.
+    fn has_run(&self, container_id: &str) -> bool {
+        self.told(container_id).is_some_and(|told| {
+            told.state.as_ref().is_some_and(|state| state.running.is_some() || state.terminated.is_some())
+        })
+    }
+
+    fn told(&self, container_id: &str) -> Option<&ContainerStatus> {
+        let full = format!("containerd://{container_id}");
+        let status = self.pod.status.as_ref()?;
+        let lists = [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
+        lists.into_iter().flatten().flatten().find(|status| status.container_id.as_ref() == Some(&full))
+    }
+
     /// What the server was last told about a container: probes go on from there, so that a restarted agent does not
     /// take ready pods out of their Services.
     fn reported_state(&self, container_id: &str) -> (bool, bool) {
-        let full = format!("containerd://{container_id}");
-        let status = self.pod.status.as_ref();
-        let lists = status.map(|status| [&status.container_statuses, &status.init_container_statuses]);
-        let found = lists.iter().flatten().flat_map(|list| list.iter().flatten());
-        let mut found = found.filter(|status| status.container_id.as_ref() == Some(&full));
-        found.next().map_or((false, false), |status| (status.started.unwrap_or(false), status.ready))
+        self.told(container_id).map_or((false, false), |status| (status.started.unwrap_or(false), status.ready))
     }
 
     fn follow_log(&mut self, name: &str, attempt: &Attempt) {

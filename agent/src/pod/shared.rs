@@ -32,6 +32,8 @@ pub struct Shared {
     pub host: spec::Host,
     pub node: etc::Node,
     pub node_cpu_milli: i64,
+    /// Changes with every boot of the host.
+    pub boot_id: String,
     pub tasks: TaskTracker,
     pub shutdown: CancellationToken,
     /// User databases of images by their top layer. Grows with the images used on this node.
@@ -69,6 +71,7 @@ impl Shared {
                 cluster_dns: options.cluster_dns.clone(),
             },
             node_cpu_milli: cpus as i64 * 1000,
+            boot_id: std::fs::read_to_string(&options.boot_id_file).unwrap_or_default().trim().to_owned(),
             tasks: TaskTracker::new(),
             shutdown,
             users: Mutex::default(),

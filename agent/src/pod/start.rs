@@ -135,7 +135,7 @@ impl Owner {
         let users = self.shared.users(&image.resolved.chain_id, &rootfs);
         let spec = self.oci_spec(pod_spec, container, attempt, image, &users, env)?;
         let mut labels = attempt_labels(&self.id, &self.shared.node_name, &container.name, attempt);
-        labels.insert(label::BOOT_ID.to_owned(), super::observe::boot_id());
+        labels.insert(label::BOOT_ID.to_owned(), self.shared.boot_id.clone());
         labels.insert(label::TTY.to_owned(), container.tty.unwrap_or(false).to_string());
         labels.insert(label::STDIN.to_owned(), container.stdin.unwrap_or(false).to_string());
         let new = NewContainer { id: attempt.id.clone(), image: image.name.clone(), labels, spec };

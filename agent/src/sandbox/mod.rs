@@ -8,6 +8,7 @@ pub mod etc;
 pub mod mounts;
 pub mod namespaces;
 pub mod pid;
+mod recover;
 
 use std::{
     io,
@@ -50,15 +51,25 @@ pub enum Error {
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("sandbox record {}", path.display())]
     Record { path: PathBuf, source: serde_json::Error },
+    #[error("sandbox record {} has version {version}, which is later than {RECORD_VERSION}", path.display())]
+    Version { path: PathBuf, version: u32 },
+    #[error("process {process} runs in the host's {namespace} namespace, not in one of the pod")]
+    NotItsOwn { process: u32, namespace: String },
     #[error(transparent)]
     Mounts(#[from] mounts::Error),
     #[error(transparent)]
     Pid(#[from] pid::Error),
 }
 
+/// Of the record's form. A record of a later version is like one that is lost.
+const RECORD_VERSION: u32 = 1;
+
 /// What is kept on disk about a sandbox.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
+    /// 0 in records from before there were versions, which have the form of version 1.
+    #[serde(default)]
+    pub version: u32,
     pub namespace: String,
     pub name: String,
     pub uid: String,
@@ -79,6 +90,12 @@ pub enum Attachment {
     Bridge { bridge: bridge::Bridge, host_ports: Option<cni::Attachment> },
     /// What the host's own configuration says.
     Cni(cni::Attachment),
+}
+
+#[derive(Deserialize)]
+struct Version {
+    #[serde(default)]
+    version: u32,
 }
 
 impl Record {
@@ -188,6 +205,11 @@ impl Sandboxes {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(|source| Error::Io { action: "read", path: path.clone(), source })?,
         };
+        // Other fields may have changed with the version: it is read first.
+        let version = serde_json::from_slice::<Version>(&text).map(|found| found.version).unwrap_or_default();
+        if version > RECORD_VERSION {
+            return Err(Error::Version { path, version });
+        }
         serde_json::from_slice(&text).map(Some).map_err(|source| Error::Record { path, source })
     }
 
@@ -195,8 +217,8 @@ impl Sandboxes {
     /// with the namespace, at worst an address stays taken.
     fn record_to_take_down(&self, uid: &str) -> Result<Option<Record>, Error> {
         match self.record(uid) {
-            Err(Error::Record { path, source }) => {
-                tracing::warn!(path = %path.display(), error = %source, "sandbox taken down without its record");
+            Err(error @ (Error::Record { .. } | Error::Version { .. })) => {
+                tracing::warn!(error = crate::node::chain(&error), "sandbox taken down without its record");
                 Ok(None)
             }
             other => other,
@@ -212,9 +234,7 @@ impl Sandboxes {
     /// Makes the sandbox. What an interrupted attempt left is removed first.
     pub async fn create(&self, pod: &core::Pod, node: &etc::Node) -> Result<Record, Error> {
         let id = PodId::of(pod);
-        if self.record(&id.uid)?.is_some() {
-            self.tear_down(&id.uid).await?;
-        }
+        self.tear_down(&id.uid).await?;
         // Before an address is reserved: addresses of pods without a directory are given back.
         let directory = self.paths.pod(&id.uid);
         std::fs::create_dir_all(&directory).map_err(|source| Error::Io {
@@ -226,6 +246,7 @@ impl Sandboxes {
         let host_network = spec.host_network.unwrap_or(false);
         let wanted = wanted(&spec);
         let mut record = Record {
+            version: RECORD_VERSION,
             namespace: id.namespace.clone(),
             name: id.name.clone(),
             uid: id.uid.clone(),
@@ -314,6 +335,8 @@ impl Sandboxes {
         let directory = self.paths.namespaces(uid);
         if let Some(record) = self.record_to_take_down(uid)? {
             self.detach(&record, &directory.join(Namespace::Net.file())).await?;
+        } else if let Ok(bridge) = self.bridge() {
+            bridge.forget(uid)?;
         }
         pid::release(&directory.join("pid")).await?;
         for namespace in [Namespace::Net, Namespace::Ipc, Namespace::Uts] {
@@ -405,6 +428,24 @@ mod tests {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, "{\"of another time\": true}").unwrap();
         assert!(sandboxes.load("u1").is_err());
+        assert_eq!(sandboxes.record_to_take_down("u1").unwrap(), None);
+    }
+
+    #[test]
+    fn a_record_of_a_later_version_is_not_guessed_at() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options { state_dir: directory.path().to_owned(), ..Options::new("node") };
+        let sandboxes = Sandboxes::new(&options, Paths::new(&options));
+        let path = sandboxes.paths.sandbox_record("u1");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let write = |version: &str| {
+            let rest = r#""namespace":"n","name":"p","uid":"u1","ready_at":null,"addresses":[],"hostname":"p","namespaces":[],"attachment":null"#;
+            std::fs::write(&path, format!("{{{version}{rest}}}")).unwrap();
+        };
+        write("");
+        assert_eq!(sandboxes.record("u1").unwrap().unwrap().version, 0, "from before there were versions");
+        write("\"version\":2,");
+        assert!(matches!(sandboxes.record("u1"), Err(Error::Version { version: 2, .. })));
         assert_eq!(sandboxes.record_to_take_down("u1").unwrap(), None);
     }
 }

@@ -120,6 +120,23 @@ fn pin_here(request: &Request) -> Result<(), Error> {
     Ok(())
 }
 
+/// Pins a namespace of a process where it is not pinned yet, or another one is.
+pub fn pin_of(process: u32, namespace: &str, directory: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::MetadataExt;
+    let path = directory.join(namespace);
+    let source = PathBuf::from(format!("/proc/{process}/ns/{namespace}"));
+    let inode = |path: &Path| fs::metadata(path).ok().map(|found| found.ino());
+    if is_pinned(&path) && inode(&path) == inode(&source) {
+        return Ok(());
+    }
+    fs::create_dir_all(directory).map_err(|source| Error::Path {
+        action: "create",
+        path: directory.to_owned(),
+        source,
+    })?;
+    bind(&source, &path)
+}
+
 fn bind(source: &Path, path: &Path) -> Result<(), Error> {
     let failed = |action| {
         let path = path.to_owned();

@@ -71,6 +71,21 @@ fn start_here(path: &Path, command: &[String]) -> Result<(), Error> {
     })
 }
 
+/// Writes down again which process is the first of a pinned namespace.
+pub fn find_first(path: &Path) -> Result<(), Error> {
+    let write = |source| Error::Path { action: "write", path: pid_file(path), source };
+    let processes = procfs::process::all_processes().map_err(|error| write(io::Error::other(error)))?;
+    let first = processes.flatten().find(|process| {
+        let inner = || process.status().ok()?.nspid?.last().copied();
+        same_namespace(path, process.pid) && inner() == Some(1)
+    });
+    match first {
+        Some(process) => std::fs::write(pid_file(path), process.pid.to_string()).map_err(write),
+        // Then there is nothing to stop either.
+        None => Ok(()),
+    }
+}
+
 fn pid_file(path: &Path) -> PathBuf {
     path.with_extension("pid")
 }

@@ -55,6 +55,7 @@ impl Containerd {
         let process = Self::spawn(directory.path());
         let number = std::process::id() * 8 + STARTED.fetch_add(1, Ordering::Relaxed);
         let containerd = Self { directory, process, number };
+        std::fs::write(containerd.boot_id_file(), "first").expect("write the boot id");
         containerd.wait_for_socket();
         containerd
     }
@@ -136,6 +137,58 @@ impl Containerd {
         Runtime::new(&self.socket(), &self.namespace(), "overlayfs", None).expect("a valid address")
     }
 
+    /// Ends everything a boot ends: containerd, its shims, all containers, and every mount. Files stay, but for what a
+    /// host keeps in memory. The next boot id is another one.
+    pub fn reboot(&mut self) {
+        self.process.kill().expect("kill containerd");
+        self.process.wait().expect("wait for containerd");
+        // A shim is told by the socket it serves; a container by its cgroup.
+        let socket = self.socket().display().to_string();
+        let mut doomed = Vec::new();
+        for process in procfs::process::all_processes().expect("list processes").flatten() {
+            let is_shim = process.cmdline().is_ok_and(|words| words.contains(&socket));
+            let in_cgroup = process
+                .cgroups()
+                .is_ok_and(|cgroups| cgroups.into_iter().any(|cgroup| cgroup.pathname.contains(&self.cgroup_parent())));
+            if is_shim || in_cgroup {
+                doomed.push(process.pid);
+            }
+        }
+        for pid in &doomed {
+            let killed = nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), nix::sys::signal::Signal::SIGKILL);
+            assert!(matches!(killed, Ok(()) | Err(nix::Error::ESRCH)), "{killed:?}");
+        }
+        let deadline = std::time::Instant::now() + PATIENCE;
+        let runs = |pid: &i32| {
+            procfs::process::Process::new(*pid).and_then(|process| process.stat()).is_ok_and(|stat| stat.state != 'Z')
+        };
+        while doomed.iter().any(runs) {
+            assert!(std::time::Instant::now() < deadline, "killed processes go on");
+            std::thread::yield_now();
+        }
+        self.unmount_all();
+        for gone in ["state", "c.sock"] {
+            let path = self.directory.path().join(gone);
+            let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            removed.unwrap_or_else(|error| panic!("remove {}: {error}", path.display()));
+        }
+        std::fs::write(self.boot_id_file(), "another").expect("write the boot id");
+        self.process = Self::spawn(self.directory.path());
+        self.wait_for_socket();
+    }
+
+    pub fn boot_id_file(&self) -> PathBuf {
+        self.directory.path().join("boot_id")
+    }
+
+    fn unmount_all(&self) {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let own = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        for mount in own.filter(|path| Path::new(path).starts_with(self.directory.path())) {
+            nix::mount::umount2(mount, nix::mount::MntFlags::MNT_DETACH).expect("unmount what is left");
+        }
+    }
+
     /// Kills containerd as a crash would and starts it again.
     pub fn restart(&mut self) {
         self.process.kill().expect("kill containerd");
@@ -155,11 +208,7 @@ impl Drop for Containerd {
             self.process.wait().expect("wait for containerd");
         }
         // Overlay mounts of containers that a failed test left.
-        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        let own = mounts.lines().filter_map(|line| line.split(' ').nth(1));
-        for mount in own.filter(|path| Path::new(path).starts_with(self.directory.path())) {
-            nix::mount::umount2(mount, nix::mount::MntFlags::MNT_DETACH).expect("unmount what a test left");
-        }
+        self.unmount_all();
     }
 }
 
@@ -323,6 +372,7 @@ impl Node {
         options.containerd_address = containerd.socket();
         options.containerd_namespace = containerd.namespace();
         options.state_dir = directory.join("agent");
+        options.boot_id_file = containerd.boot_id_file();
         options.log_dir = directory.join("pods");
         options.container_log_dir = directory.join("containers");
         options.cni_config_dir = directory.join("no-cni");
