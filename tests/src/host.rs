@@ -54,28 +54,8 @@ pub struct Inside {
 impl Host {
     /// `dir` is the host's disk.
     pub fn boot(dir: &Path, name: &str) -> Result<Self> {
-        std::fs::create_dir_all(dir).with_context(|| format!("create {dir:?}"))?;
-        let booted = dir.join("booted");
-        if booted.exists() {
-            std::fs::remove_file(&booted).with_context(|| format!("remove {booted:?}"))?;
-        }
-        let mut init = command("/bin/sh", ["-c", INIT]);
-        init.env("NAME", name).env("DIR", dir);
-        let flags = CloneFlags::CLONE_NEWNET
-            | CloneFlags::CLONE_NEWNS
-            | CloneFlags::CLONE_NEWUTS
-            | CloneFlags::CLONE_NEWIPC
-            | CloneFlags::CLONE_NEWPID;
-        let log = dir.join("init.log");
-        let init = Background::start_by(init, &dir.join("init.pid"), &log, |command| {
-            on_thread(move || {
-                unshare(flags).context("unshare namespaces")?;
-                Ok(command.spawn()?)
-            })
-        })?;
-        wait::until(&format!("host {name} to boot (log: {log:?})"), BOOT_LIMIT, || Ok(booted.exists().then_some(())))?;
-        let pid = init.pid().with_context(|| format!("host {name} ended at boot; see {log:?}"))?;
-        Ok(Self { name: name.to_owned(), dir: dir.to_owned(), inside: Inside::open(pid)?, init })
+        let (init, inside) = start(dir, name)?;
+        Ok(Self { name: name.to_owned(), dir: dir.to_owned(), init, inside })
     }
 
     /// Pulls the plug.
@@ -86,8 +66,7 @@ impl Host {
     /// Boots again after [`Host::power_off`], with nothing but the disk.
     pub fn reboot(&mut self) -> Result<()> {
         self.power_off()?;
-        let (dir, name) = (self.dir.clone(), self.name.clone());
-        *self = Self::boot(&dir, &name)?;
+        (self.init, self.inside) = start(&self.dir, &self.name)?;
         Ok(())
     }
 
@@ -119,6 +98,32 @@ impl Host {
     pub fn inside(&self) -> Result<Inside> {
         Inside::open(self.pid()?)
     }
+}
+
+/// Starts PID 1 in namespaces of its own, and waits until it has set them up.
+fn start(dir: &Path, name: &str) -> Result<(Background, Inside)> {
+    std::fs::create_dir_all(dir).with_context(|| format!("create {dir:?}"))?;
+    let booted = dir.join("booted");
+    if booted.exists() {
+        std::fs::remove_file(&booted).with_context(|| format!("remove {booted:?}"))?;
+    }
+    let mut init = command("/bin/sh", ["-c", INIT]);
+    init.env("NAME", name).env("DIR", dir);
+    let flags = CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWPID;
+    let log = dir.join("init.log");
+    let init = Background::start_by(init, &dir.join("init.pid"), &log, |command| {
+        on_thread(move || {
+            unshare(flags).context("unshare namespaces")?;
+            Ok(command.spawn()?)
+        })
+    })?;
+    wait::until(&format!("host {name} to boot (log: {log:?})"), BOOT_LIMIT, || Ok(booted.exists().then_some(())))?;
+    let pid = init.pid().with_context(|| format!("host {name} ended at boot; see {log:?}"))?;
+    Ok((init, Inside::open(pid)?))
 }
 
 impl Drop for Host {

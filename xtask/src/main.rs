@@ -16,7 +16,7 @@ cargo xtask COMMAND
   down [--dir DIR]    stop that cluster and remove everything it made
   test                install what is missing, check style, build, and run all tests
   tidy                check the house style only
-  bench [NAME...]     measure: binary, startup, first-pod, idle, pods, creates, list (release build; run it alone)
+  bench [NAME...]     measure: binary, startup, first-pod, idle, pods, memory, creates, list (release build; run it alone)
 
 DIR is /var/lib/keelson-up unless given.";
 

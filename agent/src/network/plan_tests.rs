@@ -96,8 +96,8 @@ fn neighbours_are_routed_to_and_others_wrapped() {
         expect![[r#"
             tunnel from 192.168.0.1 mtu 1450
             tunnel 0 up with 10.244.0.0
-            behind 4d4e is 172.16.0.3 dev 0
-            10.244.2.0 is at 4d4e dev 0
+            behind 5981 is 172.16.0.3 dev 0
+            10.244.2.0 is at 5981 dev 0
             route 10.244.1.0/24 via 192.168.0.2 dev 2 src 10.244.0.1
             route 10.244.2.0/24 via 10.244.2.0 dev 0 src 10.244.0.1
         "#]],
@@ -137,8 +137,8 @@ fn a_peer_that_moves_is_followed_without_a_moment_between() {
         &[peer("c", "10.244.2.0/24", "172.16.0.4", Reach::Routed)],
         &before,
         expect![[r#"
-            no more behind 4d4e is 172.16.0.3 dev 9
-            behind 4d4e is 172.16.0.4 dev 9
+            no more behind 5981 is 172.16.0.3 dev 9
+            behind 5981 is 172.16.0.4 dev 9
         "#]],
     );
     // From the same link to behind a router.
@@ -164,8 +164,8 @@ fn a_tunnel_of_another_address_or_damaged_is_made_right() {
             no tunnel 9
             tunnel from 192.168.0.1 mtu 1450
             tunnel 0 up with 10.244.0.0
-            behind 4d4e is 172.16.0.3 dev 0
-            10.244.2.0 is at 4d4e dev 0
+            behind 5981 is 172.16.0.3 dev 0
+            10.244.2.0 is at 5981 dev 0
             route 10.244.2.0/24 via 10.244.2.0 dev 0 src 10.244.0.1
         "#]],
     );
@@ -180,7 +180,7 @@ fn a_tunnel_of_another_address_or_damaged_is_made_right() {
         expect![[r#"
             tunnel 9 mtu 1450
             tunnel 9 up with 10.244.0.0
-            10.244.2.0 is at 4d4e dev 9
+            10.244.2.0 is at 5981 dev 9
             route 10.244.2.0/24 via 10.244.2.0 dev 9 src 10.244.0.1
         "#]],
     );

@@ -1,6 +1,7 @@
 //! `cargo xtask bench [NAME…]`: what the promises of the project say in numbers, measured on real processes. Nothing
 //! here passes or fails: a machine's mood is no test. Quote ratios from one run.
 
+mod memory;
 mod nodes;
 mod requests;
 mod rig;
@@ -17,6 +18,7 @@ const BENCHES: &[Bench] = &[
     ("first-pod", startup::first_pod),
     ("idle", nodes::idle),
     ("pods", nodes::pods),
+    ("memory", memory::memory),
     ("creates", requests::creates),
     ("list", requests::list),
 ];

@@ -10,14 +10,21 @@ use crate::LIMIT;
 use crate::network::across;
 use crate::workload::{asked, ready, service_address, sleeper};
 
-/// How long a part stays down. Every timeout of a client or watch that could show is shorter, but for the node lease.
-const DOWN: Duration = Duration::from_secs(8);
+/// How long a part stays down: requests by the hundred, and longer than any of them may take.
+const DOWN: Duration = Duration::from_secs(6);
+/// Containers that run from the first step to the last: the web servers, and who asks them.
+const LASTING: usize = 6;
+/// A program that ends when it is asked to.
+const OBEDIENT: &[&str] = &["/bin/sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait"];
 
 /// Requests from both hosts and both asking pods go on while `fault` happens; afterwards the same containers run, and
 /// the cluster works as before. Without `unbroken` requests may fail.
 pub fn undisturbed(hosts: &mut Hosts, unbroken: bool, fault: impl FnOnce(&mut Hosts) -> Result<()>) -> Result<()> {
     let address = service_address(hosts)?;
-    let before = (hosts.a.tasks()?, hosts.b.tasks()?);
+    let before = wait::until("the pods of earlier steps to end", LIMIT, || {
+        let tasks = (hosts.a.tasks()?, hosts.b.tasks()?);
+        Ok((tasks.0.len() + tasks.1.len() == LASTING).then_some(tasks))
+    })?;
     let requests = (Requests::start(&hosts.a, address)?, Requests::start(&hosts.b, address)?);
     let failures = failures(hosts)?;
     let done = fault(hosts);
@@ -50,7 +57,7 @@ fn failures(hosts: &Hosts) -> Result<usize> {
 fn agents_work(hosts: &Hosts) -> Result<()> {
     for member in hosts.members() {
         let name = format!("probe-{}", member.name());
-        hosts.apply(&sleeper(&name, member.name(), &["/bin/sleep", "1000"]))?;
+        hosts.apply(&sleeper(&name, member.name(), OBEDIENT))?;
         wait::until(&format!("a new pod on {}", member.name()), LIMIT, || {
             Ok((hosts.get(&["pod", &name])?["status"]["phase"] == "Running").then_some(()))
         })?;
