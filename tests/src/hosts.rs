@@ -155,15 +155,15 @@ impl Hosts {
         })
     }
 
-    /// Starts the agent on `b`.
+    /// Starts the agent on `b`, which joins with a token the first time and is its certificate from then on.
     pub fn start_agent(&mut self) -> Result<()> {
         let url = format!("https://{}:{API_PORT}", self.a.address);
-        let mut print = command(self.a.binary(), ["kubeconfig", "--server", &url, "--data-dir"]);
-        let kubeconfig = self.a.host.run(print.arg(self.a.data_dir()))?;
-        let path = self.b.host.dir.join("kubeconfig");
-        fs::write(&path, kubeconfig)?;
-        let path = path.display().to_string();
-        self.b.start(&["server", "--components", "agent", "--kubeconfig", &path])
+        if self.b.data_dir().join("pki").exists() {
+            return self.b.start(&["agent", "--server", &url]);
+        }
+        let mut create = command(self.a.binary(), ["token", "create", "--data-dir"]);
+        let token = self.a.host.run(create.arg(self.a.data_dir()))?;
+        self.b.start(&["agent", "--server", &url, "--token", token.trim()])
     }
 
     pub fn members(&self) -> [&Member; 2] {
