@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, io, path::Path, time::Duration};
 
 use crate::{
-    Options, cgroup,
+    Options, cgroup, lock,
     paths::Paths,
     pod::observed::label,
     runtime::{self, Runtime},
@@ -17,6 +17,8 @@ const BUSY_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
+    Lock(#[from] lock::Error),
+    #[error(transparent)]
     Runtime(#[from] runtime::Error),
     #[error(transparent)]
     Sandbox(#[from] sandbox::Error),
@@ -29,9 +31,11 @@ pub enum Error {
 }
 
 /// Stops and removes all containers, namespaces, mounts, interfaces, cgroups and files of the agent. Images stay; they
-/// are containerd's. The agent must not run.
-/// Without a node name only what this agent's own state directory tells of is found. Safe to repeat, and with containerd gone what is left of files is removed.
+/// are containerd's. Fails while the agent runs.
+/// Without a node name only what this agent's own state directory tells of is found. Safe to repeat, and with
+/// containerd gone what is left of files is removed.
 pub async fn cleanup(options: &Options) -> Result<(), Error> {
+    let _lock = options.state_dir.exists().then(|| lock::take(&options.state_dir)).transpose()?;
     let paths = Paths::new(options);
     let sandboxes = Sandboxes::new(options, paths.clone());
     // As long as a container exists, so does its pod's directory.
@@ -64,6 +68,22 @@ pub async fn cleanup(options: &Options) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Removes the images of the agent and all else in its containerd namespace, and the namespace. Does nothing while
+/// somebody else has containers in it, and returns what the namespace holds then.
+pub async fn remove_images(options: &Options) -> Result<runtime::Contents, Error> {
+    let runtime = Runtime::new(
+        &options.containerd_address,
+        &options.containerd_namespace,
+        &options.snapshotter,
+        options.oci_runtime.as_deref(),
+    )?;
+    let contents = runtime.contents().await?;
+    if contents.containers == 0 {
+        runtime.remove_namespace().await?;
+    }
+    Ok(runtime.contents().await?)
 }
 
 /// A cgroup is busy until its killed processes are reaped, which takes the kernel a moment.

@@ -13,6 +13,7 @@ pub mod cgroup;
 mod cleanup;
 pub mod cluster;
 pub mod image;
+mod lock;
 pub mod logs;
 pub mod network;
 pub mod node;
@@ -28,7 +29,7 @@ pub mod sandbox;
 pub mod spec;
 pub mod volume;
 
-pub use cleanup::{Error as CleanupError, cleanup};
+pub use cleanup::{Error as CleanupError, cleanup, remove_images};
 pub use options::Options;
 pub use progress::Progress;
 pub use run::{Error, run};

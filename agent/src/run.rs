@@ -9,6 +9,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Options, Progress, certificates, cgroup,
     cluster::server::ApiCluster,
+    lock,
     node::{self, NodeKeeper, lease},
     node_api,
     pod::{PodId, Pods, Shared},
@@ -22,6 +23,8 @@ const DRAIN: Duration = Duration::from_millis(500);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error(transparent)]
+    Lock(#[from] lock::Error),
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
     #[error(transparent)]
@@ -38,6 +41,7 @@ pub enum Error {
 pub async fn run(client: Client, mut options: Options, shutdown: CancellationToken) -> Result<(), Error> {
     std::fs::create_dir_all(&options.state_dir)
         .map_err(|source| Error::Directory { path: options.state_dir.display().to_string(), source })?;
+    let _lock = lock::take(&options.state_dir)?;
     let addresses = node::own_addresses(&options)?;
     let runtime = Runtime::new(
         &options.containerd_address,

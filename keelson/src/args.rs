@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Kubernetes for Linux hosts, as one binary.
 #[derive(Parser)]
@@ -42,6 +42,10 @@ pub enum Command {
     ///
     /// The cluster's data stays. Pods outlive a stopped server on purpose; this is how to end them.
     Cleanup(Cleanup),
+    /// Install Keelson on this host as a service that starts at every boot; again, to upgrade or change settings.
+    Install(Install),
+    /// Remove Keelson from this host with everything it made, and tell what was removed.
+    Uninstall(Uninstall),
     /// Print the version.
     Version,
     /// Hold the PID namespace of a pod whose containers share one; started by the agent.
@@ -50,7 +54,7 @@ pub enum Command {
 }
 
 /// Parts of Keelson that `server` can run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Component {
     Apiserver,
@@ -60,7 +64,7 @@ pub enum Component {
 }
 
 /// Where the API server keeps the cluster's state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StoreKind {
     /// In the data directory; for a single server.
@@ -72,7 +76,7 @@ pub enum StoreKind {
 }
 
 /// Settings of `keelson server`, as given on one of the three levels: absent means "as the level below says".
-#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Server {
     /// Configuration file (YAML; the same settings in camelCase) [default: /etc/keelson/config.yaml if it exists]
@@ -163,7 +167,7 @@ pub struct Server {
 }
 
 /// Settings of `keelson agent`, as given on one of the three levels: absent means "as the level below says".
-#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Agent {
     /// Configuration file (YAML; the same settings in camelCase) [default: /etc/keelson/config.yaml if it exists]
@@ -365,6 +369,64 @@ pub enum GraphForm {
 
 #[derive(Args)]
 pub struct Cleanup {
+    #[command(flatten)]
+    pub node: Node,
+}
+
+#[derive(Args)]
+pub struct Install {
+    #[command(subcommand)]
+    pub role: InstallRole,
+}
+
+#[derive(Subcommand)]
+pub enum InstallRole {
+    /// A control plane and, unless --no-agent is given, a node.
+    ///
+    /// Copies this program to /usr/local/bin, writes the given settings to /etc/keelson/config.yaml (settings of an
+    /// earlier installation stay unless given again), and enables and starts keelson-server.service.
+    Server(Box<InstallServer>),
+    /// A node of a cluster whose servers are elsewhere.
+    ///
+    /// The same with the settings of `keelson agent` and keelson-agent.service. The token is needed by the first
+    /// installation only.
+    Agent(Box<InstallAgent>),
+}
+
+#[derive(Args)]
+pub struct InstallServer {
+    #[command(flatten)]
+    pub settings: Server,
+    #[command(flatten)]
+    pub installation: Installation,
+}
+
+#[derive(Args)]
+pub struct InstallAgent {
+    #[command(flatten)]
+    pub settings: Agent,
+    #[command(flatten)]
+    pub installation: Installation,
+}
+
+#[derive(Args)]
+pub struct Installation {
+    /// Write and enable everything, start nothing
+    #[arg(long)]
+    pub no_start: bool,
+    /// Install below DIR instead of /, to prepare the disk of another host; implies --no-start and checks nothing
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct Uninstall {
+    /// Keep the cluster's state, keys and settings; a later `keelson install` goes on with them
+    #[arg(long)]
+    pub keep_data: bool,
+    /// The installation is below DIR instead of /
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
     #[command(flatten)]
     pub node: Node,
 }

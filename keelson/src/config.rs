@@ -106,12 +106,28 @@ pub fn load_agent(arguments: Agent) -> Result<AgentSettings> {
 fn file<T: Default + DeserializeOwned>(given: Option<&Path>, default: &str) -> Result<T> {
     match given {
         Some(path) => read(path),
-        None if Path::new(default).exists() => read(Path::new(default)),
-        None => Ok(T::default()),
+        None => read_or_default(Path::new(default)),
     }
 }
 
-fn read<T: Default + DeserializeOwned>(path: &Path) -> Result<T> {
+/// The settings of a file, none if there is no such file.
+pub fn read_or_default<T: Default + DeserializeOwned>(path: &Path) -> Result<T> {
+    if path.exists() { read(path) } else { Ok(T::default()) }
+}
+
+/// Settings as a configuration file that [`load`] reads back: those that are given, no others.
+pub fn show(settings: &impl serde::Serialize) -> Result<String> {
+    let mut value = serde_json::to_value(settings).context("write settings")?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.retain(|_, value| !value.is_null() && *value != serde_json::Value::Bool(false));
+        if fields.is_empty() {
+            return Ok("# No setting differs from its default; `keelson server --help` lists them all.\n".to_owned());
+        }
+    }
+    serde_yaml::to_string(&value).context("write settings")
+}
+
+pub fn read<T: Default + DeserializeOwned>(path: &Path) -> Result<T> {
     let text = read_small(path, FILE_BYTES_MAX).context("configuration")?;
     parse(&text).with_context(|| format!("configuration {}", path.display()))
 }
@@ -133,7 +149,7 @@ fn parse<T: Default + DeserializeOwned>(text: &str) -> Result<T> {
 }
 
 /// Each setting of `over` where it is given, of `under` otherwise.
-fn merge(over: Server, under: Server) -> Server {
+pub fn merge(over: Server, under: Server) -> Server {
     Server {
         config: over.config,
         data_dir: over.data_dir.or(under.data_dir),
@@ -159,7 +175,7 @@ fn merge(over: Server, under: Server) -> Server {
     }
 }
 
-fn merge_agent(over: Agent, under: Agent) -> Agent {
+pub fn merge_agent(over: Agent, under: Agent) -> Agent {
     // A token on the command line must not meet a token file of the configuration, nor the other way round.
     let (token, token_file) = match (over.token, over.token_file) {
         (None, None) => (under.token, under.token_file),
@@ -184,7 +200,7 @@ fn merge_agent(over: Agent, under: Agent) -> Agent {
     }
 }
 
-fn resolve_agent(given: Agent) -> Result<AgentSettings> {
+pub fn resolve_agent(given: Agent) -> Result<AgentSettings> {
     let data_dir = given.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
     let data_dir = std::path::absolute(&data_dir).with_context(|| format!("data directory {}", data_dir.display()))?;
     let servers = given.server.unwrap_or_default();
@@ -254,7 +270,7 @@ fn taint(text: &str) -> Result<Taint> {
     Ok(Taint { key: key.to_owned(), value, effect: effect.to_owned(), time_added: None })
 }
 
-fn resolve(given: Server) -> Result<Settings> {
+pub fn resolve(given: Server) -> Result<Settings> {
     let data_dir = given.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into());
     let data_dir = std::path::absolute(&data_dir).with_context(|| format!("data directory {}", data_dir.display()))?;
     let mut components = given
@@ -457,6 +473,15 @@ mod tests {
         let overlap = error(&["--pod-cidr", "10.96.0.0/12"]);
         assert!(overlap.contains("--service-cidr 10.96.0.0/16 and --pod-cidr 10.96.0.0/12 overlap"), "{overlap}");
         assert!(error(&["--service-cidr", "10.244.3.0/24"]).contains("overlap"));
+    }
+
+    #[test]
+    fn a_written_file_is_read_back() {
+        let given = flags(&["--bind", "[::1]:7443", "--components", "apiserver,agent", "--store", "embedded"]);
+        let text = show(&given).expect("shown");
+        assert_eq!(parse::<Server>(&text).expect("parses"), given, "{text}");
+        let nothing = show(&Server::default()).expect("shown");
+        assert_eq!(parse::<Server>(&nothing).expect("parses"), Server::default(), "{nothing}");
     }
 
     #[test]

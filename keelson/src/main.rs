@@ -4,6 +4,7 @@ mod agent;
 mod args;
 mod config;
 mod control_plane;
+mod install;
 mod logging;
 mod metrics;
 mod node;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use args::{Command, ControllersCommand, GraphForm, ImageCommand};
+use args::{Command, ControllersCommand, GraphForm, ImageCommand, InstallRole};
 
 /// glibc's allocator keeps one arena per thread and gives memory back late; see ARCHITECTURE.md for the figures.
 #[global_allocator]
@@ -67,6 +68,11 @@ fn run(command: Command) -> Result<()> {
         },
         Command::Simulate(arguments) => runtime()?.block_on(simulate::run(arguments)),
         Command::Cleanup(arguments) => runtime()?.block_on(node::cleanup(arguments.node)),
+        Command::Install(install) => match install.role {
+            InstallRole::Server(arguments) => install::server(*arguments),
+            InstallRole::Agent(arguments) => install::agent(*arguments),
+        },
+        Command::Uninstall(arguments) => runtime()?.block_on(install::uninstall(arguments)),
         Command::Pause => ::agent::pause(),
         Command::Version => {
             println!("keelson {} (Kubernetes v1.36)", env!("CARGO_PKG_VERSION"));

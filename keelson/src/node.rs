@@ -168,6 +168,13 @@ pub async fn import(node: args::Node, archives: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
+/// Empties this node's containerd namespace, unless somebody else has containers in it: returns what is left.
+pub async fn remove_images(node: args::Node) -> Result<agent::runtime::Contents> {
+    let (data_dir, containerd_address) = locate(node)?;
+    let options = agent_options("", &data_dir, &containerd_address);
+    agent::remove_images(&options).await.context("remove this node's images")
+}
+
 /// `keelson cleanup`.
 pub async fn cleanup(node: args::Node) -> Result<()> {
     let (data_dir, containerd_address) = locate(node)?;

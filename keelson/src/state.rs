@@ -70,6 +70,10 @@ impl Instance {
     pub fn bridge(&self) -> String {
         if self.suffix.is_empty() { "keelson0".to_owned() } else { format!("kl-{}", self.suffix) }
     }
+    /// All interfaces of the host's side that are named by us; those of pods hang on the bridge.
+    pub fn interfaces(&self) -> Vec<String> {
+        vec![self.bridge(), agent::network::act::tunnel_name(&self.bridge())]
+    }
     pub fn nftables_table(&self) -> String {
         self.named("keelson", "_")
     }

@@ -38,6 +38,14 @@ pub const TEST: &[Package] = &[
     Package { name: "curl", brings: &["curl"] },
 ];
 
+/// What `cargo xtask vm` needs on top of [`RUN`].
+pub const VM: &[Package] = &[
+    Package { name: "qemu-system-x86", brings: &["qemu-system-x86_64"] },
+    Package { name: "debootstrap", brings: &["debootstrap"] },
+    Package { name: "debian-archive-keyring", brings: &["/usr/share/keyrings/debian-archive-keyring.gpg"] },
+    Package { name: "e2fsprogs", brings: &["mkfs.ext4"] },
+];
+
 const SYSTEM_DIRECTORIES: &[&str] = &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// The path of a program in PATH or one of the system directories.

@@ -24,6 +24,10 @@ pub fn run(args: &[&str], env: &[(&str, &str)]) -> Result<()> {
 
 /// Where a binary of this workspace lands in `profile` (`debug` or `release`).
 pub fn binary(profile: &str, name: &str) -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    target.join(profile).join(name)
+    target().join(profile).join(name)
+}
+
+/// The directory for what is built, which git ignores.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }

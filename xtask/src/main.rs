@@ -3,9 +3,11 @@
 
 mod cargo;
 mod down;
+mod step;
 mod test;
 mod tidy;
 mod up;
+mod vm;
 
 use anyhow::{Result, bail};
 
@@ -16,6 +18,10 @@ cargo xtask COMMAND
   down [--dir DIR]    stop that cluster and remove everything it made
   test                install what is missing, check style, build, and run all tests
   tidy                check the house style only
+  vm [--agents N] [--binary FILE] [--keep]
+                      boot a server and agents as virtual machines, installed by cloud-init, and check the cluster
+  vm exec MACHINE COMMAND..., vm stop
+                      work with, and end, machines that were kept
   bench [NAME...]     measure: binary, startup, first-pod, idle, pods, memory, creates, list (release build; run it alone)
 
 DIR is /var/lib/keelson-up unless given.";
@@ -35,6 +41,7 @@ fn run() -> Result<()> {
         ["down", rest @ ..] => down::run(&directory(rest)?),
         ["test"] => test::run(),
         ["tidy"] => tidy::run(),
+        ["vm", rest @ ..] => vm::run(rest),
         ["bench", names @ ..] => bench(names),
         ["help" | "--help" | "-h"] | [] => {
             println!("{USAGE}");

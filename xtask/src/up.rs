@@ -1,14 +1,14 @@
 //! `cargo xtask up`: from a bare host to a running Deployment, with progress shown. Safe to run again.
 
-use std::io::Write;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tests::cluster::{Cluster, Options};
 use tests::{image, packages, wait};
 
 use crate::cargo;
+use crate::step::step;
 
 /// Port of the developer's cluster: Kubernetes' usual one.
 const API_PORT: u16 = 6443;
@@ -79,17 +79,4 @@ fn print_next_steps(cluster: &Cluster) {
     println!("  kubectl scale deployment hello --replicas=5");
     println!("  kubectl logs -f deployment/hello");
     println!("The server's log is {}. Stop and remove everything: cargo xtask down", cluster.log().display());
-}
-
-/// Runs one step, showing its name before and its result and duration after.
-fn step(name: &str, run: impl FnOnce() -> Result<String>) -> Result<()> {
-    print!("- {name} ... ");
-    std::io::stdout().flush()?;
-    let start = Instant::now();
-    let result = run();
-    match &result {
-        Ok(text) => println!("{text} ({:.1} s)", start.elapsed().as_secs_f64()),
-        Err(_) => println!("failed"),
-    }
-    result.map(drop).with_context(|| name.to_owned())
 }

@@ -10,6 +10,7 @@ pub mod exec;
 pub mod image;
 pub mod import;
 pub mod lease;
+pub mod namespace;
 pub mod options;
 pub mod snapshot;
 pub mod task;
@@ -26,6 +27,7 @@ use tonic::{
 pub use container::{Container, NewContainer};
 pub use exec::{Exec, ExecRequest};
 pub use image::Image;
+pub use namespace::Contents;
 pub use task::{Exit, Io, Task, TaskState};
 
 /// Longest a single call may take. Task creation under load is the slow one (about 3 s for 32 at once on two cores);
