@@ -87,6 +87,7 @@ pub fn controllers(client: &Client, caches: &Caches, options: &Options) -> Vec<A
         Arc::new(controllers::ttlafterfinished::TtlAfterFinished::new(caches)),
         Arc::new(controllers::disruption::Disruptions::new(client, caches)),
         Arc::new(controllers::disruption::StaleDisruptions::new(caches)),
+        Arc::new(controllers::podautoscaler::HorizontalPodAutoscalers::new(client, caches)),
         Arc::new(controllers::endpointslice::EndpointSlices::new(caches)),
         Arc::new(controllers::endpoints::EndpointsController::new(caches)),
         Arc::new(controllers::serviceaccount::DefaultServiceAccounts::new(caches)),

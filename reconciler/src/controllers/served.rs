@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use api_client::discovery::{self, Discovery};
 use api_client::{Client, GroupVersionResource, Meta, ObjectKey, PartialObject};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::engine::Error;
@@ -90,3 +91,20 @@ impl ServedResources {
         Ok(self.client.metadata_api(resource.clone()).find(key).await?.is_some())
     }
 }
+
+/// An object as it is.
+#[derive(Clone)]
+pub struct Whole {
+    pub metadata: Meta,
+    pub object: Value,
+}
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let object = Value::deserialize(deserializer)?;
+        let metadata = Meta::deserialize(&object["metadata"]).map_err(serde::de::Error::custom)?;
+        Ok(Self { metadata, object })
+    }
+}
+
+api_client::projection!(Whole as PartialObject);

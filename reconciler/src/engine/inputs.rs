@@ -34,6 +34,21 @@ impl Inputs {
         self.push(cache, true, Box::new(keys), |change, wake| wake(change.key.clone()));
     }
 
+    /// Like [`Inputs::primary`], but only the changes that `worth` names wake their key.
+    pub fn primary_when<T: Object>(
+        &mut self,
+        cache: &Cache<T>,
+        worth: impl Fn(&Change<T>) -> bool + Send + Sync + 'static,
+    ) {
+        let all = cache.clone();
+        let keys = move || all.snapshot().keys().cloned().collect();
+        self.push(cache, true, Box::new(keys), move |change, wake| {
+            if worth(change) {
+                wake(change.key.clone());
+            }
+        });
+    }
+
     /// Objects whose changes wake the keys that `map` names.
     pub fn watch<T: Object>(
         &mut self,

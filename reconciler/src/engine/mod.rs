@@ -71,7 +71,7 @@ impl Done {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Output {
     pub group: &'static str,
-    /// Plural name, with `/subresource` for a subresource; `*` for any resource.
+    /// Plural name, with `/subresource` for a subresource; `*` for any resource, `*/scale` for any scale.
     pub resource: &'static str,
     /// Whether other controllers write it, too.
     pub shared: bool,
@@ -93,7 +93,8 @@ impl Output {
             return true;
         }
         let (own_resource, own_subresource) = self.resource.split_once('/').unwrap_or((self.resource, ""));
-        self.group == group && own_resource == resource && own_subresource == subresource
+        let fits = |own: &str, other: &str| own == "*" || own == other;
+        fits(self.group, group) && fits(own_resource, resource) && own_subresource == subresource
     }
 }
 

@@ -11,6 +11,7 @@ mod tests;
 
 use api_client::Index;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{
     Endpoints, Namespace, PersistentVolumeClaim, ReplicationController, ResourceQuota, Service,
@@ -43,6 +44,7 @@ impl Cached for DaemonSet {}
 impl Cached for StatefulSet {}
 impl Cached for CronJob {}
 impl Cached for PodDisruptionBudget {}
+impl Cached for HorizontalPodAutoscaler {}
 impl Cached for ResourceQuota {}
 impl Cached for Namespace {}
 impl Cached for Service {}

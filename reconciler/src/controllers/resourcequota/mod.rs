@@ -7,18 +7,15 @@ pub mod plan;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api_client::{
-    Cache, Change, Client, GroupVersionResource, ListParams, Meta, Object, ObjectKey, PartialObject, Patch,
-};
+use api_client::{Cache, Change, Client, GroupVersionResource, ListParams, Object, ObjectKey, Patch};
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, ResourceQuota, Service};
 use plan::{Counted, Found};
-use serde::{Deserialize, Deserializer};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::garbage::Removals;
-use super::served::ServedResources;
+use super::served::{ServedResources, Whole};
 use crate::engine::{Caches, Controller, Done, Error, Inputs, Output, Work};
 use crate::objects::Pod;
 
@@ -46,23 +43,6 @@ impl ResourceQuotas {
     }
 }
 
-/// An object as it is.
-#[derive(Clone)]
-struct Whole {
-    metadata: Meta,
-    object: Value,
-}
-
-impl<'de> Deserialize<'de> for Whole {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let object = Value::deserialize(deserializer)?;
-        let metadata = Meta::deserialize(&object["metadata"]).map_err(serde::de::Error::custom)?;
-        Ok(Self { metadata, object })
-    }
-}
-
-api_client::projection!(Whole as PartialObject);
-
 #[async_trait]
 impl Controller for ResourceQuotas {
     fn name(&self) -> &'static str {
@@ -70,7 +50,11 @@ impl Controller for ResourceQuotas {
     }
 
     fn inputs(&self, inputs: &mut Inputs) {
-        inputs.primary(&self.quotas);
+        // Not for the status: admission counts there what is about to be written, and must not be corrected before it is.
+        inputs.primary_when(&self.quotas, |change| {
+            let spec = |quota: &Option<Arc<ResourceQuota>>| quota.as_ref().map(|q| q.spec.clone());
+            spec(&change.old) != spec(&change.new)
+        });
         let quotas = self.quotas.clone();
         inputs.watch(&self.pods, move |change, wake| {
             if ends(change) {
