@@ -38,7 +38,11 @@ pub fn from_store(error: &store_client::Error) -> Status {
         ),
         Error::Future { requested, current } => resource_version_too_large(requested.get(), current.get()),
         Error::TooLarge { .. } => Status::too_large(error.to_string()),
-        Error::Full { .. } => Status::new(507, "InsufficientStorage", error.to_string()),
+        Error::Full { .. } => {
+            let help = "reads go on, and writes as soon as there is room: free space where the store lies \
+                        (the server's data directory), or with etcd compact, defragment and disarm its alarm";
+            Status::new(507, "InsufficientStorage", format!("{error}; {help}"))
+        }
         Error::Unavailable { .. } => Status::service_unavailable(error.to_string()),
         other => Status::internal(other),
     }

@@ -51,7 +51,7 @@ pub async fn run(settings: AgentSettings) -> Result<()> {
     let reconnect = Arc::new(move || remote.reconnect());
     options.certificates = Some(Certificates { files, reconnect });
 
-    let mut parts = Parts::new();
+    let mut parts = Parts::default();
     let cluster = Cluster {
         pod_cidr: settings.pod_cidr.clone(),
         domain: settings.cluster_domain.clone(),

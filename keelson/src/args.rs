@@ -42,6 +42,17 @@ pub enum Command {
     ///
     /// The cluster's data stays. Pods outlive a stopped server on purpose; this is how to end them.
     Cleanup(Cleanup),
+    /// Write everything that the cluster is made of into one file: its objects and its keys.
+    ///
+    /// Works beside a running server and without one: what the store held at one moment is read from the data directory
+    /// or from etcd. The file holds private keys and Secrets, and is readable for its owner only.
+    Backup(Backup),
+    /// Make a cluster from a backup, on an empty machine or in the place of a stopped server's.
+    ///
+    /// The whole backup is checked before anything is touched. Clients that hold on to what they saw before are told to
+    /// list again. What is replaced with --force is kept beside the new (store.db.replaced, pki.replaced) until the next
+    /// restore.
+    Restore(Restore),
     /// Install Keelson on this host as a service that starts at every boot; again, to upgrade or change settings.
     Install(Install),
     /// Remove Keelson from this host with everything it made, and tell what was removed.
@@ -324,6 +335,71 @@ pub struct Kubeconfig {
     /// URL to write into it [default: the address the server last listened on]
     #[arg(long, value_name = "URL")]
     pub server: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Backup {
+    /// File to write; replaced when all of the new backup has been written and read back
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub storage: Storage,
+}
+
+#[derive(Args)]
+pub struct Restore {
+    /// A backup
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub storage: Storage,
+    /// Replace the store and the keys that are there; etcd must be empty all the same
+    #[arg(long)]
+    pub force: bool,
+    /// Check the backup and the place it would go to, and tell; change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Where a cluster's state is; the same settings as those of `server`, also from its configuration file.
+#[derive(Args)]
+pub struct Storage {
+    /// Configuration file of the server [default: /etc/keelson/config.yaml if it exists]
+    #[arg(long, value_name = "FILE", env = "KEELSON_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Data directory of the server [default: /var/lib/keelson]
+    #[arg(long, value_name = "DIR", env = "KEELSON_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where the cluster's state is kept [default: embedded]
+    #[arg(long, value_name = "KIND", env = "KEELSON_STORE")]
+    pub store: Option<StoreKind>,
+    /// etcd's client URLs
+    #[arg(long, value_name = "URL", value_delimiter = ',', env = "KEELSON_ETCD_ENDPOINTS")]
+    pub etcd_endpoints: Option<Vec<String>>,
+    /// CA bundle that etcd's certificates are verified with
+    #[arg(long, value_name = "FILE", env = "KEELSON_ETCD_CA_FILE")]
+    pub etcd_ca_file: Option<PathBuf>,
+    /// Client certificate for etcd
+    #[arg(long, value_name = "FILE", env = "KEELSON_ETCD_CERT_FILE")]
+    pub etcd_cert_file: Option<PathBuf>,
+    /// Key of the client certificate for etcd
+    #[arg(long, value_name = "FILE", env = "KEELSON_ETCD_KEY_FILE")]
+    pub etcd_key_file: Option<PathBuf>,
+}
+
+impl From<Storage> for Server {
+    fn from(storage: Storage) -> Self {
+        Self {
+            config: storage.config,
+            data_dir: storage.data_dir,
+            store: storage.store,
+            etcd_endpoints: storage.etcd_endpoints,
+            etcd_ca_file: storage.etcd_ca_file,
+            etcd_cert_file: storage.etcd_cert_file,
+            etcd_key_file: storage.etcd_key_file,
+            ..Self::default()
+        }
+    }
 }
 
 #[derive(Args)]

@@ -30,7 +30,16 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 pub enum Store {
     Embedded,
     Memory,
-    Etcd { endpoints: Vec<String>, ca: Option<PathBuf>, certificate: Option<PathBuf>, key: Option<PathBuf> },
+    Etcd(Etcd),
+}
+
+/// How etcd is reached; all files are PEM.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Etcd {
+    pub endpoints: Vec<String>,
+    pub ca: Option<PathBuf>,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
 }
 
 /// What `keelson server` runs with; nothing is left to be decided.
@@ -333,7 +342,7 @@ fn resolve_store(
         Some(StoreKind::Etcd) if certificate.is_some() != key.is_some() => {
             bail!("--etcd-cert-file and --etcd-key-file go together")
         }
-        Some(StoreKind::Etcd) => Ok(Store::Etcd { endpoints, ca, certificate, key }),
+        Some(StoreKind::Etcd) => Ok(Store::Etcd(Etcd { endpoints, ca, certificate, key })),
         Some(StoreKind::Embedded | StoreKind::Memory) | None if has_etcd_settings => {
             bail!("--etcd-* settings are given, but the store is not etcd: add --store etcd")
         }

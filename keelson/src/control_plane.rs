@@ -58,7 +58,7 @@ pub async fn start(settings: &Settings) -> Result<ControlPlane> {
     let metrics = options.metrics.clone();
     let store = open_store(settings).await?;
     let api = ApiServer::start(options, store).await.with_context(|| match &settings.store {
-        config::Store::Etcd { endpoints, .. } => format!("API server on etcd at {}", endpoints.join(", ")),
+        config::Store::Etcd(etcd) => format!("API server on etcd at {}", etcd.endpoints.join(", ")),
         config::Store::Embedded | config::Store::Memory => "API server".to_owned(),
     })?;
     write_kubeconfigs(settings, address, &identity)?;
@@ -121,24 +121,25 @@ async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>> {
                 .with_context(|| format!("open the store in {}", directory.display()))?;
             Ok(Arc::new(store))
         }
-        config::Store::Etcd { endpoints, ca, certificate, key } => {
-            let read = |path: &Path| std::fs::read(path).with_context(|| format!("read {}", path.display()));
-            let tls = match ca {
-                None => None,
-                Some(ca) => {
-                    let identity = match (certificate, key) {
-                        (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
-                        _ => None,
-                    };
-                    Some(etcd::Tls { ca: read(ca)?, identity })
-                }
-            };
-            let options = etcd::Options { tls, ..etcd::Options::new(endpoints.clone()) };
-            let store =
-                Etcd::connect(options).await.with_context(|| format!("connect to etcd at {}", endpoints.join(", ")))?;
-            Ok(Arc::new(store))
-        }
+        config::Store::Etcd(etcd) => Ok(Arc::new(connect_etcd(etcd).await?)),
     }
+}
+
+pub async fn connect_etcd(settings: &config::Etcd) -> Result<Etcd> {
+    let config::Etcd { endpoints, ca, certificate, key } = settings;
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("read {}", path.display()));
+    let tls = match ca {
+        None => None,
+        Some(ca) => {
+            let identity = match (certificate, key) {
+                (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
+                _ => None,
+            };
+            Some(etcd::Tls { ca: read(ca)?, identity })
+        }
+    };
+    let options = etcd::Options { tls, ..etcd::Options::new(endpoints.clone()) };
+    Etcd::connect(options).await.with_context(|| format!("connect to etcd at {}", endpoints.join(", ")))
 }
 
 fn write_kubeconfigs(settings: &Settings, address: SocketAddr, identity: &pki::Cluster) -> Result<()> {

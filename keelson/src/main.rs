@@ -2,6 +2,7 @@
 
 mod agent;
 mod args;
+mod backup;
 mod config;
 mod control_plane;
 mod install;
@@ -9,6 +10,7 @@ mod logging;
 mod metrics;
 mod node;
 mod notify;
+mod restore;
 mod server;
 mod shutdown;
 mod simulate;
@@ -74,6 +76,8 @@ fn run(command: Command) -> Result<()> {
         },
         Command::Uninstall(arguments) => runtime()?.block_on(install::uninstall(arguments)),
         Command::Pause => ::agent::pause(),
+        Command::Backup(arguments) => runtime()?.block_on(backup::run(arguments)),
+        Command::Restore(arguments) => runtime()?.block_on(restore::run(arguments)),
         Command::Version => {
             println!("keelson {} (Kubernetes v1.36)", env!("CARGO_PKG_VERSION"));
             Ok(())

@@ -3,18 +3,20 @@
 //! Parts meet only through clients of the API server. A part that ends by itself ends the process: a supervisor
 //! starts it again, and pods do not notice.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use api_client::transport::Pem;
 use api_client::{Client, Transport, kubeconfig, transport};
 use apiserver::{ApiServer, User};
 use prometheus_client::registry::Registry;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
 use crate::args::Component;
 use crate::config::Settings;
@@ -25,7 +27,7 @@ use crate::{node, notify, shutdown};
 
 pub async fn run(settings: Settings) -> Result<()> {
     let asked = shutdown::on_signal()?;
-    let mut parts = Parts::new();
+    let mut parts = Parts::default();
     let control_plane = match settings.runs(Component::Apiserver) {
         true => Some(control_plane::start(&settings).await?),
         false => None,
@@ -97,18 +99,17 @@ fn start_components(
 }
 
 /// The running parts. Each has a name, ends by `stop`, and is waited for.
+#[derive(Default)]
 pub struct Parts {
-    tasks: JoinSet<(&'static str, Result<()>)>,
+    tasks: JoinSet<Result<()>>,
+    /// Those that have not ended yet.
+    names: HashMap<Id, &'static str>,
     pub stop: CancellationToken,
     /// How far the agent is, once there is one.
     pub agent: Option<agent::Progress>,
 }
 
 impl Parts {
-    pub fn new() -> Self {
-        Self { tasks: JoinSet::new(), stop: CancellationToken::new(), agent: None }
-    }
-
     /// Until asked to stop or a part ends by itself; then everything drains.
     pub async fn run(mut self, asked: &CancellationToken, supervision: Supervision) -> Result<()> {
         let ended = tokio::select! {
@@ -117,40 +118,62 @@ impl Parts {
             ended = self.first_end() => ended,
         };
         notify::stopping();
-        self.drain().await;
+        let asked = Instant::now();
+        let left = self.drain().await;
+        if left.is_empty() {
+            info!(after = ?asked.elapsed(), "every part has stopped");
+        } else {
+            error!(parts = left.join(","), "parts did not stop in {:?}; leaving them", shutdown::DRAIN_LIMIT);
+        }
         ended
     }
 
     pub fn spawn(&mut self, name: &'static str, part: impl Future<Output = Result<()>> + Send + 'static) {
-        self.tasks.spawn(async move { (name, part.await) });
+        let id = self.tasks.spawn(part).id();
+        self.names.insert(id, name);
+    }
+
+    /// The next part to end and how it did; `None` when there is none.
+    async fn next_end(&mut self) -> Option<(&'static str, Result<()>)> {
+        let (id, outcome) = match self.tasks.join_next_with_id().await? {
+            Ok((id, outcome)) => (id, outcome),
+            Err(error) => (error.id(), Err(panicked(error))),
+        };
+        Some((self.names.remove(&id).expect("every part has a name"), outcome))
     }
 
     /// Returns when a part ends though nobody asked it to: that is always a failure.
     async fn first_end(&mut self) -> Result<()> {
-        match self.tasks.join_next().await {
+        match self.next_end().await {
             None => std::future::pending().await,
-            Some(Ok((name, Ok(())))) => Err(anyhow!("{name} ended unexpectedly")),
-            Some(Ok((name, Err(error)))) => Err(error.context(format!("{name} failed"))),
-            Some(Err(error)) => Err(anyhow!(error).context("a part panicked")),
+            Some((name, Ok(()))) => Err(anyhow!("{name} ended unexpectedly")),
+            Some((name, Err(error))) => Err(error.context(format!("{name} failed"))),
         }
     }
 
-    /// Asks every part to end and waits for all, up to the drain limit.
-    async fn drain(mut self) {
+    /// Asks every part to end and waits for all, up to the drain limit. Returns the names of those that did not.
+    async fn drain(mut self) -> Vec<&'static str> {
+        let asked = Instant::now();
         self.stop.cancel();
         let all = async {
-            while let Some(ended) = self.tasks.join_next().await {
-                match ended {
-                    Ok((_, Ok(()))) => {}
-                    Ok((name, Err(problem))) => error!(part = name, "while stopping: {problem:#}"),
-                    Err(problem) => error!("while stopping: {problem}"),
+            while let Some((part, outcome)) = self.next_end().await {
+                match outcome {
+                    Ok(()) => debug!(part, after = ?asked.elapsed(), "stopped"),
+                    Err(problem) => error!(part, "while stopping: {problem:#}"),
                 }
             }
         };
-        if tokio::time::timeout(shutdown::DRAIN_LIMIT, all).await.is_err() {
-            error!("some parts did not stop in {:?}; leaving them", shutdown::DRAIN_LIMIT);
+        if tokio::time::timeout(shutdown::DRAIN_LIMIT, all).await.is_ok() {
+            return Vec::new();
         }
+        let mut left: Vec<&str> = self.names.into_values().collect();
+        left.sort_unstable();
+        left
     }
+}
+
+fn panicked(error: JoinError) -> anyhow::Error {
+    anyhow!(error).context("panicked")
 }
 
 /// How parts reach the API server.
@@ -186,5 +209,25 @@ impl Clients {
             Self::InProcess(_) => None,
             Self::Remote { root_ca, .. } => root_ca.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_does_not_stop_is_named() {
+        let mut parts = Parts::default();
+        let stop = parts.stop.clone();
+        parts.spawn("obedient", async move {
+            stop.cancelled().await;
+            Ok(())
+        });
+        parts.spawn("deaf", std::future::pending());
+        parts.spawn("failing", async { bail!("broken") });
+        let error = parts.first_end().await.unwrap_err();
+        assert_eq!(format!("{error:#}"), "failing failed: broken");
+        assert_eq!(parts.drain().await, ["deaf"]);
     }
 }

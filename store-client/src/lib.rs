@@ -11,10 +11,13 @@
 //! * A watch delivers every event of its range after its start exactly once, in revision order, whole revisions per
 //!   batch, or ends with an error. It never skips.
 //!
+//! [`backup`] turns what a store holds into one file, from which any engine can be restored.
+//!
 //! This crate knows nothing of Kubernetes: no object, no JSON, no resource names.
 
 #![deny(missing_docs)]
 
+pub mod backup;
 pub mod conformance;
 mod cursor;
 pub mod embedded;

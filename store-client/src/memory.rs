@@ -48,6 +48,19 @@ impl Memory {
         Self { shared: Arc::new(shared) }
     }
 
+    /// A store restored from a backup: every record created afresh behind `base`, and all of that old.
+    pub fn restored(base: Revision, records: impl IntoIterator<Item = (Bytes, Bytes)>) -> Result<Self> {
+        let memory = Self::new();
+        memory.shared.state().index.raise(base);
+        for (key, value) in records {
+            memory.write(Write { key, kind: Kind::Create { value } })?;
+        }
+        let revision = memory.shared.state().index.revision();
+        memory.shared.state().index.compact(revision)?;
+        memory.shared.newest.send_replace(revision);
+        Ok(memory)
+    }
+
     fn write(&self, write: Write) -> Result<Revision> {
         write.check_size()?;
         let mut state = self.shared.state();

@@ -106,11 +106,13 @@ impl Background {
     }
 }
 
-/// Whether a process exists and is not a zombie.
+/// Whether a process exists and is not a zombie. A leader that is one while other threads still end holds on to files
+/// and ports: it counts as running.
 pub fn is_running(pid: u32) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
     // The state follows the command name, which is in parentheses and may itself contain parentheses.
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z') || threads() > 1)
 }
 
 /// Resident memory of a process in KiB.

@@ -39,6 +39,12 @@ fn a_deployment_lives_its_life() -> Result<()> {
     let stopped = cluster.stop().context("stop the cluster");
     result.with_context(|| log)?;
     stopped?;
+    let log = std::fs::read_to_string(cluster.log())?;
+    ensure!(
+        log.contains("every part has stopped"),
+        "the server left parts behind:\n{}",
+        cluster::tail(&cluster.log(), 20)
+    );
     wait::until("nothing to be left behind", LIMIT, || {
         let after = leftovers::inventory()?;
         let left: Vec<_> = after.difference(&before).collect();

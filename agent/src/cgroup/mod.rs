@@ -180,10 +180,16 @@ impl Tree {
         std::fs::write(&path, value).map_err(|source| Error { action: "write", path, source })
     }
 
-    /// Removes a pod's cgroup in every tree, whatever its class. Containers must be gone.
+    /// Removes a pod's cgroup in every tree, whatever its class. Containers must be gone; a process that is in it all
+    /// the same (of a start that an agent's end interrupted) is killed, and the call fails once more as busy.
     pub fn remove_pod(&self, uid: &str) -> Result<(), Error> {
         for qos in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
-            self.remove(&self.pod_path(qos, uid))?;
+            let path = self.pod_path(qos, uid);
+            let removed = self.remove(&path);
+            if removed.as_ref().is_err_and(Error::is_busy) {
+                self.roots().iter().for_each(|root| kill_tree(&root.join(path.trim_start_matches('/'))));
+            }
+            removed?;
         }
         Ok(())
     }
@@ -247,6 +253,23 @@ fn remove_tree(path: &Path) -> Result<(), Error> {
             Err(Error { action: "remove cgroup", path: path.to_owned(), source: error })
         }
         _ => Ok(()),
+    }
+}
+
+/// Kills every process in the cgroup and below it.
+fn kill_tree(path: &Path) {
+    // What cannot be read is gone.
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            kill_tree(&entry.path());
+        }
+    }
+    let processes = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    for pid in processes.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0) {
+        tracing::warn!(pid, cgroup = %path.display(), "killing a process that no container accounts for");
+        if let Err(error) = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL) {
+            tracing::debug!(pid, %error, "not killed");
+        }
     }
 }
 

@@ -7,16 +7,17 @@ pub mod plan;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use api_client::{Api, Cache, Client, ListParams, ObjectKey, Patch, Received, Subscription};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::{Options, pod::Shared};
 use facts::Facts;
 
 /// An unchanged status is written this often, so that readers see it is alive (kubelet's `nodeStatusReportFrequency`).
-const REPORT_EVERY: SignedDuration = SignedDuration::from_mins(5);
+const REPORT_EVERY: Duration = Duration::from_secs(300);
 /// How often conditions are looked at (kubelet's `nodeStatusUpdateFrequency`).
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// …and while the node is not ready, because everything waits for it then.
@@ -152,18 +153,18 @@ impl NodeKeeper {
         let this = ListParams::default().fields(format!("metadata.name={}", self.name));
         let cache = Cache::<Node>::start(&client, this, &tasks, shutdown.clone());
         let mut changes = cache.subscribe();
-        let mut written_at = Timestamp::now();
+        let mut written_at = Instant::now();
         loop {
             self.take_range(&node);
             let mut unwritten = None;
             let now = Timestamp::now();
             let status = self.status(Some(&node), now).await;
-            if plan::differs(node.status.as_ref(), &status) || now.duration_since(written_at) >= REPORT_EVERY {
+            if plan::differs(node.status.as_ref(), &status) || written_at.elapsed() >= REPORT_EVERY {
                 match self.write(&status).await {
-                    Ok(fresh) => (node, written_at) = (fresh, now),
+                    Ok(fresh) => (node, written_at) = (fresh, Instant::now()),
                     Err(Error::Call { source, .. }) if source.is_not_found() => {
                         let Some(fresh) = shutdown.run_until_cancelled(self.register()).await else { return };
-                        (node, written_at) = (fresh, now);
+                        (node, written_at) = (fresh, Instant::now());
                     }
                     Err(error) => {
                         let error = chain(&error);

@@ -34,6 +34,11 @@ impl Retry {
         let doubled = first.checked_mul(1 << (count - 1).min(16)).unwrap_or(last);
         Self { count, failed_at: now, at: now + doubled.min(last), message }
     }
+
+    /// Whether it is time to try again: also when the clock was set back since, or an hour could be added to the wait.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.at <= now || now < self.failed_at
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

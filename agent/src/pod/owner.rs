@@ -37,6 +37,9 @@ const VERDICTS: usize = 16;
 const GONE_GRACE: SignedDuration = SignedDuration::from_secs(1);
 /// A wake time that has passed and asks for nothing must not become a busy loop.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// What a container's start under way may still take when the agent stops: containerd goes on with a call whose caller
+/// has left, and the next agent could meet a task that comes after it has looked. Within the agent's own drain.
+const START_DRAIN: Duration = Duration::from_millis(400);
 /// Everything is compared with containerd this often, events or not.
 const AUDIT: Duration = Duration::from_secs(300);
 
@@ -121,10 +124,18 @@ impl Owner {
             self.report(now);
             self.publish_view(now);
             if !steps.is_empty() && !self.must_report_first(&steps) {
+                let starting = steps.iter().any(|step| matches!(step, Step::Start { .. }));
+                let act = self.act(steps);
+                tokio::pin!(act);
                 tokio::select! {
                     biased;
-                    () = shutdown.cancelled() => break,
-                    () = self.act(steps) => {}
+                    () = shutdown.cancelled() => {
+                        if starting && tokio::time::timeout(START_DRAIN, act).await.is_err() {
+                            tracing::debug!("left a container in the middle of its start");
+                        }
+                        break;
+                    }
+                    () = &mut act => {}
                 }
                 continue;
             }

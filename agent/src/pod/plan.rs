@@ -154,7 +154,7 @@ fn stop_all(plan: &mut Plan, spec: &PodSpec, observed: &Observed, deadline: Time
 }
 
 fn clean_up(plan: &mut Plan, pod: &Pod, observed: &Observed, now: Timestamp) {
-    if let Some(retry) = observed.cleanup_failure.as_ref().filter(|retry| retry.at > now) {
+    if let Some(retry) = observed.cleanup_failure.as_ref().filter(|retry| !retry.is_due(now)) {
         return plan.wake_at(retry.at);
     }
     if !observed.torn_down {
@@ -266,13 +266,13 @@ fn run(plan: &mut Plan, spec: &PodSpec, observed: &Observed, now: Timestamp) {
 fn prepare(plan: &mut Plan, spec: &PodSpec, observed: &Observed, now: Timestamp) {
     match &observed.sandbox {
         Sandbox::Absent => plan.step(Step::CreateSandbox),
-        Sandbox::Failed(retry) if retry.at <= now => plan.step(Step::CreateSandbox),
+        Sandbox::Failed(retry) if retry.is_due(now) => plan.step(Step::CreateSandbox),
         Sandbox::Failed(retry) => plan.wake_at(retry.at),
         Sandbox::Ready { .. } => {}
     }
     match &observed.volumes {
         Volumes::Unprepared => plan.step(Step::PrepareVolumes),
-        Volumes::Failed(retry) if retry.at <= now => plan.step(Step::PrepareVolumes),
+        Volumes::Failed(retry) if retry.is_due(now) => plan.step(Step::PrepareVolumes),
         Volumes::Failed(retry) => plan.wake_at(retry.at),
         Volumes::Ready => match observed.refresh_at {
             Some(at) if at <= now => plan.step(Step::PrepareVolumes),
@@ -317,7 +317,8 @@ fn keep(
         return;
     }
     match next_attempt(latest, exited) {
-        (Some(at), _) if at > now && !lost => plan.wake_at(at),
+        // An end in the future: the clock was set back, and nobody knows how much of the wait is over.
+        (Some(at), _) if at > now && !lost && exited.finished_at <= now => plan.wake_at(at),
         (_, backoff) => start(plan, container, observed, latest.number + 1, backoff, now),
     }
 }
@@ -367,12 +368,12 @@ fn start(
             }
             return;
         }
-        Some(Image::Failed { retry, .. }) if retry.at > now => return plan.wake_at(retry.at),
+        Some(Image::Failed { retry, .. }) if !retry.is_due(now) => return plan.wake_at(retry.at),
         Some(Image::Failed { .. }) => return plan.step(Step::FindImage { container: name }),
         Some(Image::Present { .. }) => {}
     }
     let failure = observed.series(&container.name).and_then(|series| series.start_failure.as_ref());
-    match failure.filter(|failure| failure.retry.at > now) {
+    match failure.filter(|failure| !failure.retry.is_due(now)) {
         Some(failure) => plan.wake_at(failure.retry.at),
         None => plan.step(Step::Start { container: name, number, backoff_seconds }),
     }

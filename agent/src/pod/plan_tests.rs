@@ -251,6 +251,22 @@ fn restarts_back_off_and_recover() {
     check(&one(json!({})), &with(300, -700, -5), expect!["start main #5 backoff 10\n"]);
 }
 
+/// A clock set back by an hour must not add the hour to any wait, nor make a wait of what runs.
+#[test]
+fn waits_end_when_the_clock_was_set_back() {
+    let later = at(3600);
+    let retry = Retry { count: 3, failed_at: later, at: later + SignedDuration::from_secs(40), message: "x".into() };
+    assert!(retry.is_due(now()) && !retry.is_due(later), "due by the new clock, waiting by the old");
+    let mut crashed = exited("main", 1);
+    let latest = crashed.latest.as_mut().unwrap();
+    latest.backoff_seconds = 40;
+    latest.created_at = later - SignedDuration::from_secs(5);
+    let State::Exited(exited) = &mut latest.state else { panic!("it has exited") };
+    exited.finished_at = later;
+    check(&one(json!({})), &ready().with("main", crashed), expect!["start main #1 backoff 80\n"]);
+    check(&one(json!({})), &ready().with("main", running("main")), expect!["nothing\n"]);
+}
+
 #[test]
 fn an_exit_is_settled_before_anything_else() {
     let mut series = exited("main", 1);

@@ -67,8 +67,14 @@ impl Owner {
         }
         match self.shared.sandboxes.load(&self.id.uid)? {
             Some(record) => Ok(record),
-            None => Ok(self.shared.sandboxes.create(&self.pod, &self.shared.node).await?),
+            None => Ok(self.shared.sandboxes.create(&self.pod, &self.shared.node, self.newest_attempt()).await?),
         }
+    }
+
+    /// When the newest container of the pod was made.
+    fn newest_attempt(&self) -> Option<Timestamp> {
+        let all = self.observed.containers.values().flat_map(|series| [&series.latest, &series.previous]);
+        all.flatten().map(|attempt| attempt.created_at).max()
     }
 
     fn sandbox_made(&mut self, result: Result<sandbox::Record, Error>) {

@@ -7,7 +7,8 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 use super::{
     act::{Error, chain},
     observed::{
-        Attempt, Exited, Hook, Retry, StartFailure, State, attempt_labels, container_id, definition_hash, label,
+        Attempt, Exited, Hook, Retry, Sandbox, StartFailure, State, attempt_labels, container_id, definition_hash,
+        label,
     },
     owner::Owner,
     prepare::timed,
@@ -32,7 +33,7 @@ impl Owner {
             id: id.clone(),
             number,
             backoff_seconds,
-            created_at: Timestamp::now(),
+            created_at: self.after_sandbox(Timestamp::now()),
             hash: definition_hash(name, &text),
             image: text.clone(),
             image_id: self.images.get(&text).map(|image| image.image_id.clone()).unwrap_or_default(),
@@ -66,6 +67,15 @@ impl Owner {
             }
         }
         self.forget_older(name).await;
+    }
+
+    /// A container is newer than its sandbox, whatever the clock says: one that was set back in between would make it
+    /// look like a container of an older sandbox, whose end is followed by a start without a wait.
+    fn after_sandbox(&self, now: Timestamp) -> Timestamp {
+        match &self.observed.sandbox {
+            Sandbox::Ready { ready_at, .. } => now.max(*ready_at),
+            Sandbox::Absent | Sandbox::Failed(_) => now,
+        }
     }
 
     /// Notes the new attempt; what was the latest becomes the one before.

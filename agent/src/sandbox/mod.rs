@@ -17,7 +17,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1 as core;
 use nix::mount::{MsFlags, mount};
 use serde::{Deserialize, Serialize};
@@ -231,8 +231,9 @@ impl Sandboxes {
         replace_file(&path, &text).map_err(|source| Error::Io { action: "write", path, source })
     }
 
-    /// Makes the sandbox. What an interrupted attempt left is removed first.
-    pub async fn create(&self, pod: &core::Pod, node: &etc::Node) -> Result<Record, Error> {
+    /// Makes the sandbox, newer than what was made at `after`, whatever the clock says. What an interrupted attempt left
+    /// is removed first.
+    pub async fn create(&self, pod: &core::Pod, node: &etc::Node, after: Option<Timestamp>) -> Result<Record, Error> {
         let id = PodId::of(pod);
         self.tear_down(&id.uid).await?;
         // Before an address is reserved: addresses of pods without a directory are given back.
@@ -269,7 +270,8 @@ impl Sandboxes {
         // On disk before anything exists, so that whatever follows can be undone.
         self.write(&record)?;
         self.build(pod, &spec, &mut record, wanted, node).await?;
-        record.ready_at = Some(Timestamp::now());
+        let after = after.map_or(Timestamp::UNIX_EPOCH, |after| after + SignedDuration::from_nanos(1));
+        record.ready_at = Some(Timestamp::now().max(after));
         self.write(&record)?;
         Ok(record)
     }

@@ -17,6 +17,10 @@ use crate::user::{self, User};
 
 /// Clocks may differ by this much (go-jose's `DefaultLeeway`).
 const LEEWAY_SECONDS: i64 = 60;
+/// How far in the future a token of ours may have been made. Only this cluster makes them, always valid from now on: one
+/// from the future says that the clock was set back since, and refusing it would cut off every pod until the clock has
+/// caught up. Upstream allows a minute.
+const SET_BACK_SECONDS: i64 = 24 * 3600;
 /// Longer ones are not ours; bounds the work an unauthenticated caller can cause.
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 const EXTRA_PREFIX: &str = "authentication.kubernetes.io/";
@@ -220,13 +224,13 @@ impl Claims {
 
     /// Time bounds and bound objects. `now` in seconds since the epoch.
     pub fn check(&self, now: i64, objects: &dyn Objects) -> Result<(), Error> {
-        if self.nbf != 0 && now + LEEWAY_SECONDS < self.nbf {
+        if self.nbf != 0 && now + SET_BACK_SECONDS < self.nbf {
             return Err(Error::NotYetValid);
         }
         if now - LEEWAY_SECONDS > self.exp {
             return Err(Error::Expired);
         }
-        if now + LEEWAY_SECONDS < self.iat {
+        if now + SET_BACK_SECONDS < self.iat {
             return Err(Error::IssuedInFuture);
         }
         let gone = |known: &Known| known.deleted_at.is_some_and(|at| at < now - LEEWAY_SECONDS);

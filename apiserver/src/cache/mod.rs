@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use store_client::{Range, Store};
+use store_client::{Page, Range, Revision, Span, Store};
 use tokio::sync::watch;
 
 use api::catalogue::Catalogue;
@@ -29,6 +29,13 @@ pub use resource::{ResourceCache, Slice, Snapshot};
 
 /// Longest wait for a revision that the cache has not seen (upstream's `blockTimeout`), then 504.
 pub const WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// How many of the last writes a starting server reads again as events, so that clients go on with their watches where
+/// a server before it ended, and need not list everything at once. A busy server holds about as many (see
+/// [`ring::RING_AGE_MAX`]); reading them takes a fraction of a second.
+const RECENT_WRITES: u64 = 8192;
+/// A store that does not deliver them in time is followed without: clients list again then.
+const REPLAY_MAX: Duration = Duration::from_secs(5);
 
 /// The root of all keys.
 pub const ROOT: &str = "/registry/";
@@ -44,9 +51,22 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Reads everything from the store. [`Cache::run`] keeps it current from there.
+    /// Reads everything from the store, the last writes as events. [`Cache::run`] keeps it current from there.
     pub async fn load(store: Arc<dyn Store>, catalogue: &Catalogue) -> Result<Self, store_client::Error> {
-        let page = store.range(Range::prefix(ROOT)).await?;
+        let status = store.status().await?;
+        let from = Revision(status.revision.get().saturating_sub(RECENT_WRITES));
+        let from = from.max(status.compacted).max(Revision::EMPTY);
+        let page = match store.range(Range::prefix(ROOT).at(from)).await {
+            // An engine may learn of a compaction only when it meets it.
+            Err(store_client::Error::Compacted { .. }) => store.range(Range::prefix(ROOT)).await?,
+            page => page?,
+        };
+        let cache = Self::filled(store, catalogue, &page);
+        cache.replay(status.revision).await;
+        Ok(cache)
+    }
+
+    fn filled(store: Arc<dyn Store>, catalogue: &Catalogue, page: &Page) -> Self {
         let revision = page.revision.get();
         let mut resources = Resources::new();
         for row in catalogue.iter().filter(|row| row.stored && row.version == row.storage_version) {
@@ -63,7 +83,25 @@ impl Cache {
             revision: watch::Sender::new(revision),
         };
         cache.fill(&page.items, revision);
-        Ok(cache)
+        cache
+    }
+
+    /// Takes the writes up to `newest` from the store's watch. What is missing at its end comes with [`Cache::run`].
+    async fn replay(&self, newest: Revision) {
+        let all = async {
+            let mut watch = self.store.watch(Span::all(), Revision(self.revision())).await?;
+            while self.revision() < newest.get()
+                && let Some(batch) = watch.next().await
+            {
+                self.take(&batch?);
+            }
+            Ok::<(), store_client::Error>(())
+        };
+        match tokio::time::timeout(REPLAY_MAX, all).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the last writes were not read again"),
+            Err(_) => tracing::warn!("the last writes were not read again in {REPLAY_MAX:?}"),
+        }
     }
 
     /// The cache of the resource stored under `prefix` (`Resource::storage_prefix`).

@@ -63,7 +63,7 @@ impl Cache {
     }
 
     /// Makes a batch visible, then its revision.
-    fn take(&self, batch: &Batch) {
+    pub(super) fn take(&self, batch: &Batch) {
         let now = Instant::now();
         let mut by_resource: HashMap<&str, Vec<Written<Option<&[u8]>>>> = HashMap::new();
         let resources = self.resources.load_full();

@@ -44,13 +44,18 @@ impl Answer {
 impl Rig {
     /// A server with a namespace `ns` that has its default service account.
     pub async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let options = Options { data_dir: dir.path().to_owned(), ..Options::default() };
-        let server = ApiServer::start(options, Arc::new(Memory::new())).await.unwrap();
-        let rig = Self { server, _dir: dir };
+        let rig = Self::on(Memory::new()).await;
         rig.post("/api/v1/namespaces", json!({"metadata": {"name": "ns"}})).await.expect(201);
         rig.post("/api/v1/namespaces/ns/serviceaccounts", json!({"metadata": {"name": "default"}})).await.expect(201);
         rig
+    }
+
+    /// A server on what an earlier one left.
+    pub async fn on(store: Memory) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { data_dir: dir.path().to_owned(), ..Options::default() };
+        let server = ApiServer::start(options, Arc::new(store)).await.unwrap();
+        Self { server, _dir: dir }
     }
 
     pub async fn send(&self, request: Request<Body>) -> http::Response<Body> {

@@ -3,6 +3,8 @@
 use http::Request;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use store_client::memory::Memory;
+use store_client::{Revision, Store};
 
 use super::rig::Rig;
 use crate::{Body, body};
@@ -122,4 +124,38 @@ async fn stopping_the_server_ends_watches() {
     let mut watch = Frames::open(&rig, &format!("{MAPS}?watch=1")).await;
     rig.server.stop().await;
     while watch.next().await.is_some() {}
+}
+
+/// A watcher of a server that was restarted goes on where it was, also with what it missed.
+#[tokio::test]
+async fn a_watch_goes_on_over_a_restart() {
+    let store = Memory::new();
+    let before = Rig::on(store.clone()).await;
+    before.post("/api/v1/namespaces", json!({"metadata": {"name": "ns"}})).await.expect(201);
+    let early = revision(&before).await;
+    before.config_map("a").await;
+    before.config_map("b").await;
+    let seen = revision(&before).await;
+    before.delete(&format!("{MAPS}/a")).await.expect(200);
+    before.server.stop().await;
+
+    let after = Rig::on(store.clone()).await;
+    after.merge(&format!("{MAPS}/b"), json!({"data": {"k": "w"}})).await.expect(200);
+    let mut watch = Frames::open(&after, &format!("{MAPS}?watch=true&resourceVersion={seen}")).await;
+    let deletion = watch.next().await.expect("an event");
+    assert_eq!((&deletion["type"], &deletion["object"]["data"]["k"]), (&json!("DELETED"), &json!("v")));
+    assert_eq!(watch.brief().await, "MODIFIED b");
+    let exact = format!("{MAPS}?resourceVersion={seen}&resourceVersionMatch=Exact");
+    let then = after.get(&exact).await.expect(200);
+    assert_eq!(then["items"].as_array().unwrap().len(), 2, "as it was before the restart: {then}");
+    after.server.stop().await;
+
+    // What is compacted away is gone, and clients are told so.
+    store.compact(Revision(seen.parse().unwrap())).await.unwrap();
+    let last = Rig::on(store).await;
+    let mut watch = Frames::open(&last, &format!("{MAPS}?watch=true&resourceVersion={early}")).await;
+    let gone = watch.next().await.expect("an answer");
+    assert_eq!((&gone["type"], &gone["object"]["code"]), (&json!("ERROR"), &json!(410)));
+    let mut watch = Frames::open(&last, &format!("{MAPS}?watch=true&resourceVersion={seen}")).await;
+    assert_eq!(watch.brief().await, "DELETED a");
 }

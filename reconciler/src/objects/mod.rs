@@ -14,10 +14,11 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, Repl
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{
-    Endpoints, Namespace, PersistentVolumeClaim, ReplicationController, ResourceQuota, Service,
+    Endpoints, Namespace, PersistentVolume, PersistentVolumeClaim, ReplicationController, ResourceQuota, Service,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::StorageClass;
 
 pub use node::{Node, NodeAddress, NodeCondition, NodeLease, NodeLeaseSpec, NodeSpec, NodeStatus};
 pub use owned::{ControllerRef, Owned, Owner, annotation_of, compile, controller_of, has_labels, label_of, selects};
@@ -55,7 +56,9 @@ impl Cached for EndpointSlice {
         of: |slice| label_of(&slice.metadata, "kubernetes.io/service-name").unwrap_or_default(),
     }];
 }
+impl Cached for PersistentVolume {}
 impl Cached for PersistentVolumeClaim {}
+impl Cached for StorageClass {}
 
 /// Kinds that are owned and claimed: by owner, and those without one by namespace.
 macro_rules! claimed {

@@ -11,6 +11,7 @@ mod compaction;
 mod concurrency;
 mod limits;
 mod reads;
+pub mod restored;
 mod watches;
 mod writes;
 

@@ -9,12 +9,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, params};
 
 use crate::index::{Index, Version};
 use crate::{Change, Error, Event, Record, Result, Revision};
 
 pub(super) const FILE_NAME: &str = "store.db";
+/// The database of a restore that is not finished.
+pub(super) const RESTORING: &str = "store.db.restoring";
 
 /// The format this program reads and writes. A change needs a conversion from every older one.
 const FORMAT: i64 = 1;
@@ -85,8 +88,10 @@ impl Log {
     fn configure(&self, bytes_max: Option<u64>) -> rusqlite::Result<()> {
         let connection = &self.connection;
         connection.busy_timeout(std::time::Duration::from_millis(BUSY_MS))?;
-        // Takes effect only while the file is still empty.
-        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+        // Takes effect only while the file is still empty; later it would be a write, which a full disk refuses.
+        if connection.pragma_query_value(None, "page_count", |row| row.get::<_, i64>(0))? == 0 {
+            connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+        }
         connection.pragma_update(None, "journal_mode", "WAL")?;
         // In WAL mode only FULL flushes at every commit.
         connection.pragma_update(None, "synchronous", "FULL")?;
@@ -94,6 +99,9 @@ impl Log {
         connection.pragma_update(None, "mmap_size", 0)?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         connection.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)?;
+        // Closing moves nothing: what is in the write-ahead log is as durable there, the next opening reads it within
+        // milliseconds, and on a busy disk a stop would wait half a second for flushes that nobody needs.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         if let Some(bytes_max) = bytes_max {
             connection.pragma_update(None, "max_page_count", (bytes_max / PAGE_BYTES).max(1) as i64)?;
         }
@@ -111,56 +119,12 @@ impl Log {
             transaction.execute_batch(SCHEMA).map_err(fail)?;
             return transaction.commit().map_err(fail);
         }
-        let application: i64 =
-            self.connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(fail)?;
-        let attempt = format!("open {}", path.display());
-        if application != APPLICATION_ID {
-            return Err(Error::Open { attempt, detail: "not a Keelson store".to_owned() });
-        }
-        let format = self.meta("format")?;
-        if format != FORMAT as u64 {
-            let detail = format!("its format is {format}, this program knows {FORMAT}; use the version that wrote it");
-            return Err(Error::Open { attempt, detail });
-        }
-        Ok(())
+        check_format(&self.connection, &path)
     }
 
-    /// Reads and checks every row and builds the index.
+    /// See [`load`].
     pub fn load(&self) -> Result<Loaded> {
-        let fail = |error| failed("read", &self.path, error);
-        let compacted = Revision(self.meta("compacted")?);
-        let swept = Revision(self.meta("swept")?);
-        let mut index = Index::new(Revision::EMPTY, compacted);
-        let sql = format!("SELECT {COLUMNS} FROM log ORDER BY revision");
-        let mut statement = self.connection.prepare(&sql).map_err(fail)?;
-        let mut rows = statement.query([]).map_err(fail)?;
-        let mut expected = compacted.max(Revision::EMPTY).next();
-        while let Some(row) = rows.next().map_err(fail)? {
-            let (key, version) = checked_version(row, &self.path)?;
-            let revision = version.mod_revision;
-            if revision > compacted {
-                if revision != expected {
-                    let place = format!("{} revision {expected}", self.path.display());
-                    return Err(Error::Corrupt { place, detail: format!("missing; the next one is {revision}") });
-                }
-                expected = revision.next();
-            }
-            index.push(Bytes::copy_from_slice(key), version);
-        }
-        index.raise(compacted.max(Revision::EMPTY));
-        Ok(Loaded { index, swept })
-    }
-
-    fn meta(&self, name: &str) -> Result<u64> {
-        let value: Option<i64> = self
-            .connection
-            .query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0))
-            .optional()
-            .map_err(|error| failed("read", &self.path, error))?;
-        value.and_then(|value| u64::try_from(value).ok()).ok_or_else(|| Error::Corrupt {
-            place: format!("{} table meta", self.path.display()),
-            detail: format!("no valid row {name}"),
-        })
+        load(&self.connection, &self.path)
     }
 
     /// Runs `work` in one transaction that is durable when this returns Ok, and undone when it returns an error.
@@ -213,12 +177,65 @@ impl Log {
         vacuum().map_err(|error| failed("shrink", &self.path, error))
     }
 
-    /// Moves the write-ahead log into the database, so that the next opening has nothing to recover and a copy of the
-    /// file is complete. A reader that is still at work keeps part of it back, which is no harm.
-    pub fn checkpoint(&self) -> Result<()> {
-        let checkpoint = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        checkpoint.map_err(|error| failed("checkpoint", &self.path, error))
+    /// Closes the database with nothing beside it, all of it flushed.
+    pub fn into_one_file(self) -> Result<()> {
+        let fail = |error| failed("close", &self.path, error);
+        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(fail)?;
+        self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(fail)?;
+        self.connection.close().map_err(|(_, error)| failed("close", &self.path, error))
     }
+}
+
+/// Whether the database is ours and of the format this program knows.
+pub(super) fn check_format(connection: &Connection, path: &Path) -> Result<()> {
+    let application = connection.pragma_query_value(None, "application_id", |row| row.get::<_, i64>(0));
+    let application = application.map_err(|error| failed("read the format of", path, error))?;
+    let attempt = format!("open {}", path.display());
+    if application != APPLICATION_ID {
+        return Err(Error::Open { attempt, detail: "not a Keelson store".to_owned() });
+    }
+    let format = meta(connection, path, "format")?;
+    if format != FORMAT as u64 {
+        let detail = format!("its format is {format}, this program knows {FORMAT}; use the version that wrote it");
+        return Err(Error::Open { attempt, detail });
+    }
+    Ok(())
+}
+
+/// Reads and checks every row and builds the index.
+pub(super) fn load(connection: &Connection, path: &Path) -> Result<Loaded> {
+    let fail = |error| failed("read", path, error);
+    let compacted = Revision(meta(connection, path, "compacted")?);
+    let swept = Revision(meta(connection, path, "swept")?);
+    let mut index = Index::new(Revision::EMPTY, compacted);
+    let sql = format!("SELECT {COLUMNS} FROM log ORDER BY revision");
+    let mut statement = connection.prepare(&sql).map_err(fail)?;
+    let mut rows = statement.query([]).map_err(fail)?;
+    let mut expected = compacted.max(Revision::EMPTY).next();
+    while let Some(row) = rows.next().map_err(fail)? {
+        let (key, version) = checked_version(row, path)?;
+        let revision = version.mod_revision;
+        if revision > compacted {
+            if revision != expected {
+                let place = format!("{} revision {expected}", path.display());
+                return Err(Error::Corrupt { place, detail: format!("missing; the next one is {revision}") });
+            }
+            expected = revision.next();
+        }
+        index.push(Bytes::copy_from_slice(key), version);
+    }
+    index.raise(compacted.max(Revision::EMPTY));
+    Ok(Loaded { index, swept })
+}
+
+fn meta(connection: &Connection, path: &Path, name: &str) -> Result<u64> {
+    let sql = "SELECT value FROM meta WHERE name = ?1";
+    let value: Option<i64> =
+        connection.query_row(sql, [name], |row| row.get(0)).optional().map_err(|error| failed("read", path, error))?;
+    value.and_then(|value| u64::try_from(value).ok()).ok_or_else(|| Error::Corrupt {
+        place: format!("{} table meta", path.display()),
+        detail: format!("no valid row {name}"),
+    })
 }
 
 /// Adds a row for a write.
@@ -262,6 +279,16 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection> {
         Ok(connection)
     };
     open().map_err(|error| failed("open", path, error))
+}
+
+/// Fixes what the connection sees until it is closed.
+pub(super) fn hold_snapshot(connection: &Connection, path: &Path) -> Result<()> {
+    // A transaction takes its snapshot with its first read, not with BEGIN.
+    let hold = || {
+        connection.execute_batch("BEGIN")?;
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+    };
+    hold().map_err(|error| failed("read", path, error))
 }
 
 /// Fixes what the connection sees until the transaction is dropped.
@@ -309,11 +336,18 @@ pub(super) fn events(connection: &Connection, path: &Path, after: Revision, to: 
     Ok(events)
 }
 
+/// A database and what SQLite has beside it: the write-ahead log and its index.
+pub(super) fn files(path: &Path) -> [PathBuf; 3] {
+    ["", "-wal", "-shm"].map(|suffix| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        name.into()
+    })
+}
+
 /// Size of the database with its write-ahead log; a file that is not there counts as empty.
 pub(super) fn file_bytes(path: &Path) -> u64 {
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
-    [path, Path::new(&wal)].iter().filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
+    files(path)[..2].iter().filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
 }
 
 fn checksum(key: &[u8], version: Version, value: Option<&[u8]>) -> u32 {
@@ -379,7 +413,7 @@ fn create_private(path: &Path) -> Result<()> {
 }
 
 /// Makes the new files' names durable: the first acknowledged write is worth nothing in a file without a name.
-fn sync_directory(path: &Path) -> Result<()> {
+pub(super) fn sync_directory(path: &Path) -> Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| Error::Open {
         attempt: format!("flush directory {}", directory.display()),

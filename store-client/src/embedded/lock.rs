@@ -41,6 +41,24 @@ impl DirectoryLock {
     }
 }
 
+/// Whether somebody has the directory open. Changes nothing, not even where there is no directory.
+pub fn in_use(directory: impl AsRef<Path>) -> Result<bool> {
+    let path = directory.as_ref().join(FILE_NAME);
+    let failed = |error: std::io::Error| Error::Open {
+        attempt: format!("look whether {} is in use", path.display()),
+        detail: error.to_string(),
+    };
+    match File::open(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failed(error)),
+        Ok(file) => match file.try_lock() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        },
+    }
+}
+
 fn record_holder(file: &mut File) -> std::io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;

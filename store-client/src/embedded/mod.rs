@@ -24,6 +24,8 @@
 mod disk;
 mod lock;
 mod reader;
+mod restore;
+mod snapshot;
 mod tail;
 mod writer;
 
@@ -47,6 +49,10 @@ use lock::DirectoryLock;
 use reader::Readers;
 use tail::Tail;
 use writer::{Command, Writer};
+
+pub use lock::in_use;
+pub use restore::Restore;
+pub use snapshot::Snapshot;
 
 /// Writes waiting for the writer; more callers wait in turn.
 const QUEUE_WRITES_MAX: usize = 512;
@@ -93,6 +99,7 @@ impl Embedded {
     pub fn open(directory: impl AsRef<Path>, options: Options) -> Result<Self> {
         let directory = directory.as_ref();
         let lock = DirectoryLock::acquire(directory)?;
+        restore::check_finished(directory)?;
         let path = directory.join(disk::FILE_NAME);
         let log = Log::open(&path, options.bytes_max)?;
         let loaded = log.load()?;

@@ -83,13 +83,6 @@ impl Writer {
 
     /// Serves until every sender is gone and the queue is empty.
     pub fn run(mut self) {
-        self.serve_all();
-        if let Err(error) = self.log.checkpoint() {
-            tracing::warn!(%error, "the store closes without a checkpoint; the next opening makes it");
-        }
-    }
-
-    fn serve_all(&mut self) {
         let mut has_chores = true;
         loop {
             let command = if has_chores {

@@ -10,8 +10,10 @@
 //! When etcd raises its space alarm, writes fail with [`Error::Full`] until an operator compacts, defragments and
 //! disarms the alarm (`etcdctl alarm disarm`): etcd itself does not clear it.
 
+mod base;
 mod endpoints;
 mod failure;
+mod restore;
 mod watch;
 
 use std::sync::Arc;
@@ -21,10 +23,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use etcd_client::{Compare, CompareOp, GetOptions, GetResponse, KeyValue, Txn, TxnOp, TxnOpResponse, TxnResponse};
+use tokio::sync::OnceCell;
 
 use crate::write::{Kind, Refusal, Write};
 use crate::{Error, Page, Range, Record, Result, Revision, Span, Status, Store, WatchStream};
+use base::Base;
 use endpoints::{Endpoints, Retry};
+pub use restore::Restore;
 
 /// Records per request of a range without limit: bounds the size of a message, not of the answer.
 const PAGE_RECORDS: usize = 500;
@@ -75,13 +80,15 @@ pub(crate) struct Shared {
     endpoints: Endpoints,
     /// The highest compacted revision this client has learnt of: etcd has no request for it.
     compacted: AtomicU64,
+    /// Read with the first operation; a restore sets it before anybody else uses the cluster.
+    base: OnceCell<Base>,
 }
 
 impl Etcd {
     /// Prepares the connections. Only bad options fail here: members may come up later.
     pub async fn connect(options: Options) -> Result<Self> {
         let endpoints = Endpoints::connect(&options).await?;
-        Ok(Self { shared: Arc::new(Shared { endpoints, compacted: AtomicU64::new(0) }) })
+        Ok(Self { shared: Arc::new(Shared { endpoints, compacted: AtomicU64::new(0), base: OnceCell::new() }) })
     }
 
     async fn txn(&self, attempt: &str, key: &Bytes, txn: Txn) -> Result<TxnResponse> {
@@ -94,37 +101,38 @@ impl Etcd {
 
     async fn write(&self, write: Write, attempt: &str) -> Result<Revision> {
         write.check_size()?;
+        let base = self.shared.base().await?;
         let Write { key, kind } = write;
         let expected = match &kind {
             Kind::Create { .. } => Revision::ZERO,
-            // etcd says 0 for the revision of a missing key, so 0 would match one.
-            Kind::Update { expected: Revision::ZERO, .. } | Kind::Delete { expected: Revision::ZERO } => {
-                let refusal = match self.get(&key).await? {
-                    Some(current) => return Err(conflict(key, Revision::ZERO, current)),
-                    None => Refusal::NotFound,
-                };
-                return Err(refusal.into_error(key, None));
-            }
             Kind::Update { expected, .. } | Kind::Delete { expected } => *expected,
         };
         let is_create = matches!(kind, Kind::Create { .. });
+        // etcd says 0 for the revision of a missing key, so 0 would match one.
+        if !is_create && base.number(expected) == 0 {
+            let refusal = match self.get(&key).await? {
+                Some(current) => return Err(conflict(key, expected, current)),
+                None => Refusal::NotFound,
+            };
+            return Err(refusal.into_error(key, None));
+        }
         let operation = match kind {
             Kind::Create { value } | Kind::Update { value, .. } => TxnOp::put(&key[..], &value[..], None),
             Kind::Delete { .. } => TxnOp::delete(&key[..], None),
         };
-        let unchanged = Compare::mod_revision(&key[..], CompareOp::Equal, number(expected));
+        let unchanged = Compare::mod_revision(&key[..], CompareOp::Equal, base.number(expected));
         let mut txn = Txn::new().when([unchanged]).and_then([operation]);
         if !is_create {
             txn = txn.or_else([TxnOp::get(&key[..], None)]);
         }
         let response = self.txn(attempt, &key, txn).await?;
         if response.succeeded() {
-            return Ok(header_revision(response.header()));
+            return Ok(base.revision(header_number(response.header())));
         }
         if is_create {
             return Err(Refusal::Exists.into_error(key, None));
         }
-        match found(&response) {
+        match found(&response, base) {
             Some(current) => Err(conflict(key, expected, current)),
             None => Err(Refusal::NotFound.into_error(key, None)),
         }
@@ -139,20 +147,29 @@ impl Etcd {
     }
 
     async fn range_once(&self, range: &Range) -> Result<Page> {
+        let base = self.shared.base().await?;
         let mut at = range.at;
+        if let Some(requested) = at.filter(|at| base.is_before(*at)) {
+            return Err(Error::Compacted { requested, compacted: base.revision(1) });
+        }
         let mut start = range.start.clone();
         let mut items: Vec<Record> = Vec::new();
         loop {
             let left = if range.limit == 0 { PAGE_RECORDS } else { PAGE_RECORDS.min(range.limit - items.len()) };
-            let mut options = spanned(GetOptions::new(), range.end.as_ref()).with_limit(left as i64);
+            // What is this engine's own does not count.
+            let own = usize::from(base.is_in(&Span { start: start.clone(), end: range.end.clone() }));
+            let mut options = spanned(GetOptions::new(), range.end.as_ref()).with_limit((left + own) as i64);
             if let Some(at) = at {
-                options = options.with_revision(number(at));
+                options = options.with_revision(base.number(at));
             }
             let mut response = self.read("range", &first_key(&start), options, at).await?;
-            let revision = at.unwrap_or_else(|| header_revision(response.header()));
+            let revision = at.unwrap_or_else(|| base.revision(header_number(response.header())));
             at = Some(revision);
-            let remaining = (response.count() as u64).saturating_sub(response.kvs().len() as u64);
-            items.extend(response.take_kvs().into_iter().map(record));
+            let total = (response.count() as usize).saturating_sub(own);
+            let found = response.take_kvs().into_iter().filter(|found| own == 0 || found.key() != base::KEY);
+            let before = items.len();
+            items.extend(found.take(left).map(|found| record(found, base)));
+            let remaining = total.saturating_sub(items.len() - before) as u64;
             match items.last() {
                 Some(last) if remaining > 0 && items.len() != range.limit => start = behind(&last.key),
                 Some(_) | None => return Ok(Page { revision, items, more: remaining > 0, remaining }),
@@ -162,6 +179,18 @@ impl Etcd {
 }
 
 impl Shared {
+    /// What is added to etcd's revisions.
+    async fn base(&self) -> Result<Base> {
+        let read = || async {
+            let response = self.endpoints.call("read where revisions begin", Retry::Always, |member| async move {
+                member.kv().get(base::KEY, None).await
+            });
+            let response = response.await.map_err(|failure| self.error(failure, None, None))?;
+            response.kvs().first().map_or(Ok(Base::default()), |found| Base::parse(found.value()))
+        };
+        self.base.get_or_try_init(read).await.copied()
+    }
+
     fn error(&self, failure: failure::Failure, key: Option<&Bytes>, requested: Option<Revision>) -> Error {
         let compacted = Revision(self.compacted.load(Ordering::Relaxed));
         failure.into_error(key, requested, compacted)
@@ -189,11 +218,12 @@ impl Shared {
 
     /// The newest revision, from a read that a quorum stands behind.
     async fn current_revision(&self) -> Result<Revision> {
+        let base = self.base().await?;
         let response = self.endpoints.call("read the current revision", Retry::Always, |member| async move {
             member.kv().get("\0", Some(GetOptions::new().with_count_only())).await
         });
         let response = response.await.map_err(|failure| self.error(failure, None, None))?;
-        Ok(header_revision(response.header()))
+        Ok(base.revision(header_number(response.header())))
     }
 }
 
@@ -204,9 +234,10 @@ impl Store for Etcd {
         if key.is_empty() || key.len() > crate::KEY_BYTES_MAX {
             return Ok(None);
         }
+        let base = self.shared.base().await?;
         let key = Bytes::copy_from_slice(key);
         let mut response = self.read("get", &key, GetOptions::new(), None).await?;
-        Ok(response.take_kvs().pop().map(record))
+        Ok(response.take_kvs().pop().map(|found| record(found, base)))
     }
 
     async fn range(&self, range: Range) -> Result<Page> {
@@ -241,10 +272,15 @@ impl Store for Etcd {
     }
 
     async fn compact(&self, revision: Revision) -> Result<()> {
+        let base = self.shared.base().await?;
+        if base.is_before(revision) {
+            return Ok(());
+        }
+        let number = base.number(revision);
         let outcome = self
             .shared
             .endpoints
-            .call("compact", Retry::Always, |member| async move { member.kv().compact(number(revision), None).await });
+            .call("compact", Retry::Always, |member| async move { member.kv().compact(number, None).await });
         match outcome.await.map_err(|failure| self.shared.error(failure, None, Some(revision))) {
             // Somebody was faster: what was asked for is done.
             Ok(_) | Err(Error::Compacted { .. }) => {
@@ -276,15 +312,15 @@ fn conflict(key: Bytes, expected: Revision, current: Record) -> Error {
 }
 
 /// The record that a failed transaction read.
-fn found(response: &TxnResponse) -> Option<Record> {
+fn found(response: &TxnResponse, base: Base) -> Option<Record> {
     response.op_responses().into_iter().find_map(|operation| match operation {
-        TxnOpResponse::Get(mut response) => response.take_kvs().pop().map(record),
+        TxnOpResponse::Get(mut response) => response.take_kvs().pop().map(|found| record(found, base)),
         _ => None,
     })
 }
 
-fn record(found: KeyValue) -> Record {
-    let (mod_revision, create_revision) = (revision(found.mod_revision()), revision(found.create_revision()));
+fn record(found: KeyValue, base: Base) -> Record {
+    let (mod_revision, create_revision) = (base.revision(found.mod_revision()), base.revision(found.create_revision()));
     let version = found.version() as u64;
     let (key, value) = found.into_key_value();
     Record { key: key.into(), value: value.into(), mod_revision, create_revision, version }
@@ -311,15 +347,7 @@ fn spanned(options: GetOptions, end: Option<&Bytes>) -> GetOptions {
     }
 }
 
-fn header_revision(header: Option<&etcd_client::ResponseHeader>) -> Revision {
-    header.map_or(Revision::ZERO, |header| revision(header.revision()))
-}
-
-/// etcd counts in signed numbers and never goes below 0.
-fn revision(number: i64) -> Revision {
-    Revision(u64::try_from(number).unwrap_or_default())
-}
-
-fn number(revision: Revision) -> i64 {
-    i64::try_from(revision.0).unwrap_or(i64::MAX)
+/// etcd's own revision; 0 where an answer lacks it.
+fn header_number(header: Option<&etcd_client::ResponseHeader>) -> i64 {
+    header.map_or(0, etcd_client::ResponseHeader::revision)
 }

@@ -10,9 +10,10 @@ use etcd_client::{EventType, WatchOptions, WatchResponse};
 use futures_util::stream;
 use tokio::time::{sleep, timeout};
 
+use super::base::Base;
 use super::endpoints::{BACKOFF_MAX, BACKOFF_MIN};
 use super::failure::{Failure, FailureKind};
-use super::{Shared, first_key, is_empty, number, record, revision};
+use super::{Shared, first_key, header_number, is_empty, record};
 use crate::{Batch, Change, Error, Event, Record, Result, Revision, Span, WatchStream};
 
 /// For finding out how far etcd is compacted.
@@ -22,6 +23,8 @@ struct Watcher {
     shared: Arc<Shared>,
     span: Span,
     after: Revision,
+    /// Known from the first connection on.
+    base: Base,
     stream: Option<(usize, etcd_client::WatchStream)>,
     has_connected: bool,
     backoff: Duration,
@@ -32,7 +35,15 @@ pub(super) fn watch(shared: Arc<Shared>, span: Span, after: Revision) -> WatchSt
     if is_empty(&span) {
         return WatchStream::new(stream::pending());
     }
-    let watcher = Watcher { shared, span, after, stream: None, has_connected: false, backoff: BACKOFF_MIN };
+    let watcher = Watcher {
+        shared,
+        span,
+        after,
+        base: Base::default(),
+        stream: None,
+        has_connected: false,
+        backoff: BACKOFF_MIN,
+    };
     WatchStream::new(stream::unfold(watcher, |mut watcher| async move {
         let batch = watcher.next().await;
         Some((batch, watcher))
@@ -42,13 +53,14 @@ pub(super) fn watch(shared: Arc<Shared>, span: Span, after: Revision) -> WatchSt
 /// Where etcd is compacted to, known to be behind `requested`: only a watch that cannot start is told.
 /// `None` if etcd gives no answer; the figure is for people, not worth a second try.
 pub(super) async fn compacted(shared: &Shared, requested: Revision) -> Option<Revision> {
+    let base = shared.base().await.ok()?;
     let (_, member) = shared.endpoints.current();
-    let options = WatchOptions::new().with_start_revision(number(requested).max(1));
+    let options = WatchOptions::new().with_start_revision(base.number(requested).max(1));
     let probe = async {
         let mut stream = member.watch().watch("\0", Some(options)).await.ok()?;
         while let Ok(Some(response)) = stream.message().await {
             if response.canceled() {
-                return Some(revision(response.compact_revision()));
+                return Some(base.revision(response.compact_revision()));
             }
         }
         None
@@ -90,7 +102,17 @@ impl Watcher {
             if self.has_connected {
                 self.check_history().await?;
             }
-            let mut options = WatchOptions::new().with_start_revision(number(self.after.next())).with_progress_notify();
+            match self.shared.base().await {
+                Ok(base) => self.base = base,
+                Err(Error::Unavailable { detail, .. }) => {
+                    self.pause(place, &detail).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            // From before a restore: etcd says that its first revision is compacted.
+            let start = self.base.number(self.after.next()).max(1);
+            let mut options = WatchOptions::new().with_start_revision(start).with_progress_notify();
             options = match &self.span.end {
                 Some(end) => options.with_range(&end[..]),
                 None => options.with_from_key(),
@@ -135,19 +157,20 @@ impl Watcher {
 
     fn canceled(&self, response: &WatchResponse) -> Result<String> {
         if response.compact_revision() > 0 {
-            let compacted = self.shared.learn_compacted(revision(response.compact_revision()));
+            let compacted = self.shared.learn_compacted(self.base.revision(response.compact_revision()));
             return Err(Error::Compacted { requested: self.after, compacted });
         }
         Ok(format!("etcd cancelled the watch: {}", response.cancel_reason()))
     }
 
     fn batch(&mut self, response: &WatchResponse) -> Option<Batch> {
-        let events: Vec<Event> = response.events().iter().filter_map(event).collect();
+        let base = self.base;
+        let events: Vec<Event> = response.events().iter().filter_map(|found| event(found, base)).collect();
         let progress = match events.last() {
             Some(last) => last.revision,
             // The answer to the request itself carries the newest revision while history is still to come.
             None if response.created() => return None,
-            None => super::header_revision(response.header()),
+            None => base.revision(header_number(response.header())),
         };
         if progress <= self.after {
             return None;
@@ -157,12 +180,12 @@ impl Watcher {
     }
 }
 
-fn event(event: &etcd_client::Event) -> Option<Event> {
+fn event(event: &etcd_client::Event, base: Base) -> Option<Event> {
     let found = event.kv()?;
-    let revision = revision(found.mod_revision());
+    let revision = base.revision(found.mod_revision());
     let change = match event.event_type() {
         EventType::Put => {
-            let record: Record = record(found.clone());
+            let record: Record = record(found.clone(), base);
             return Some(Event { revision, key: record.key.clone(), change: Change::Put(record) });
         }
         EventType::Delete => Change::Delete,

@@ -27,6 +27,8 @@ struct State {
     reads: i64,
     /// Within our own read of tokio's clock.
     asking: bool,
+    /// By how much somebody has set the wall clock.
+    set_seconds: i64,
 }
 
 thread_local! {
@@ -39,7 +41,7 @@ pub fn run<F: Future<Output = Result<(), String>>>(seed: u64, work: impl FnOnce(
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name(format!("seed-{seed}")).stack_size(STACK_BYTES);
         let simulated = move || {
-            STATE.set(Some(State { random: seed, started: None, reads: 0, asking: false }));
+            STATE.set(Some(State { random: seed, started: None, reads: 0, asking: false, set_seconds: 0 }));
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
             let result = runtime.expect("the runtime starts").block_on(async {
                 let mut state = STATE.get().expect("this thread is simulated");
@@ -80,6 +82,14 @@ pub fn elapsed() -> Duration {
     state.asking = false;
     STATE.set(Some(state));
     now.duration_since(started)
+}
+
+/// Sets the wall clock, as an operator or a time server does; the monotonic clock goes on as it was.
+pub fn set_clock(by_seconds: i64) {
+    if let Some(mut state) = STATE.get() {
+        state.set_seconds += by_seconds;
+        STATE.set(Some(state));
+    }
 }
 
 fn random() -> Option<u64> {
@@ -127,7 +137,7 @@ pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::
         state.reads += 1;
         STATE.set(Some(state));
         nanoseconds += state.reads;
-        seconds += EPOCH_SECONDS + nanoseconds / 1_000_000_000;
+        seconds += EPOCH_SECONDS + state.set_seconds + nanoseconds / 1_000_000_000;
         nanoseconds %= 1_000_000_000;
     } else {
         seconds += MONOTONIC_SECONDS;

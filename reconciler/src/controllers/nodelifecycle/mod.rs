@@ -1,5 +1,6 @@
 //! The node lifecycle controller: a node that falls silent becomes Unknown, is tainted, and its pods count as unready.
-//! Silence is measured on this process's own clock, from the moment a lease or status was seen to change.
+//! Silence is measured on this process's own clock, from the moment a lease or status was seen to change. What times
+//! they carry is of no interest, only that they change: a clock that is set back must not silence a node.
 
 pub mod plan;
 #[cfg(test)]
@@ -78,7 +79,7 @@ impl Controller for NodeLifecycle {
         inputs.watch(&self.leases, move |change, _| {
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
             if let (Some(lease), Some(health)) = (&change.new, seen.nodes.get_mut(&change.key.name))
-                && lease.spec.renew_time > health.renewed
+                && lease.spec.renew_time != health.renewed
             {
                 health.renewed = lease.spec.renew_time;
                 health.alive = Instant::now();
@@ -147,9 +148,8 @@ impl NodeLifecycle {
         if !known {
             event(work, name, &node.metadata.uid, "RegisteredNode", format!("Registered Node {name} in Controller"));
         }
-        if health.heartbeat != heartbeat || renewed > health.renewed {
-            (health.heartbeat, health.alive) = (heartbeat, alive);
-            health.renewed = renewed.max(health.renewed);
+        if health.heartbeat != heartbeat || renewed != health.renewed {
+            (health.heartbeat, health.renewed, health.alive) = (heartbeat, renewed, alive);
         }
         health.alive.elapsed()
     }

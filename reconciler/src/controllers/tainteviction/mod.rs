@@ -1,8 +1,11 @@
-//! Taint eviction: deletes pods from nodes with NoExecute taints that they don't, or no longer, tolerate.
+//! Taint eviction: deletes pods from nodes with NoExecute taints that they don't, or no longer, tolerate. A pod's time
+//! is set when it is first looked at under its taints, and runs on this process's own clock from there: a clock that
+//! jumps by an hour must not evict what has minutes left.
 
 pub mod plan;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use api_client::events::ObjectReference;
@@ -11,6 +14,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Taint;
 use plan::Stay;
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::engine::{Caches, Controller, Done, Error, Inputs, Output, Work};
 use crate::objects::{Node, Pod};
@@ -18,11 +22,22 @@ use crate::objects::{Node, Pod};
 pub struct TaintEviction {
     pods: Cache<Pod>,
     nodes: Cache<Node>,
+    waits: Waits,
+}
+
+/// Pods whose time runs, by key.
+type Waits = Arc<Mutex<HashMap<ObjectKey, Wait>>>;
+
+struct Wait {
+    uid: String,
+    /// Other taints start another wait.
+    taints: Vec<Taint>,
+    end: Instant,
 }
 
 impl TaintEviction {
     pub fn new(caches: &Caches) -> Self {
-        Self { pods: caches.get(), nodes: caches.get() }
+        Self { pods: caches.get(), nodes: caches.get(), waits: Waits::default() }
     }
 }
 
@@ -37,8 +52,11 @@ impl Controller for TaintEviction {
     }
 
     fn inputs(&self, inputs: &mut Inputs) {
-        let nodes = self.nodes.clone();
+        let (nodes, waits) = (self.nodes.clone(), self.waits.clone());
         inputs.watch(&self.pods, move |change, wake| {
+            if change.new.is_none() {
+                waits.lock().unwrap_or_else(PoisonError::into_inner).remove(&change.key);
+            }
             let Some(pod) = change.new.as_ref().filter(|pod| !pod.spec.node_name.is_empty()) else { return };
             let node = nodes.get(&ObjectKey::new("", pod.spec.node_name.as_str()));
             if node.is_some_and(|node| executing(&node).next().is_some()) {
@@ -67,18 +85,40 @@ impl Controller for TaintEviction {
         let Some(node) = self.nodes.get(&ObjectKey::new("", pod.spec.node_name.as_str())) else {
             return Ok(Done::Settled);
         };
-        let now = work.now();
-        match plan::stay(&node.spec.taints, &pod.spec.tolerations, now) {
-            Stay::Forever => Ok(Done::Settled),
-            Stay::Until(end) if end > now => {
-                let left = Duration::try_from(end.duration_since(now)).unwrap_or_default();
-                Ok(Done::After(left))
+        let left = match plan::stay(&node.spec.taints, &pod.spec.tolerations, work.now()) {
+            Stay::Forever => {
+                self.forget(key);
+                return Ok(Done::Settled);
             }
-            Stay::Until(_) | Stay::No => {
-                evict(&pod, key, work).await?;
-                Ok(Done::Settled)
+            Stay::For(left) => self.left(key, &pod, &node, left),
+            Stay::No => Duration::ZERO,
+        };
+        if !left.is_zero() {
+            return Ok(Done::After(left));
+        }
+        evict(&pod, key, work).await?;
+        self.forget(key);
+        Ok(Done::Settled)
+    }
+}
+
+impl TaintEviction {
+    /// What is left of a wait that has begun; `left` of one that begins now.
+    fn left(&self, key: &ObjectKey, pod: &Pod, node: &Node, left: Duration) -> Duration {
+        let taints: Vec<Taint> = executing(node).cloned().collect();
+        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        match waits.get(key).filter(|wait| wait.uid == pod.metadata.uid && wait.taints == taints) {
+            Some(wait) => wait.end.saturating_duration_since(now),
+            None => {
+                waits.insert(key.clone(), Wait { uid: pod.metadata.uid.clone(), taints, end: now + left });
+                left
             }
         }
+    }
+
+    fn forget(&self, key: &ObjectKey) {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 }
 

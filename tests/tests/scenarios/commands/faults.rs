@@ -2,6 +2,7 @@
 
 use super::duration;
 use crate::session::Session;
+use crate::simulation;
 use crate::wire::Faults;
 
 pub async fn component(session: &mut Session, verb: &str, name: &str) -> Result<String, String> {
@@ -36,6 +37,17 @@ pub fn set(session: &Session, wire: &str, words: &[&str]) -> Result<String, Stri
         }
     }
     session.cluster.wires(wire)?.iter().for_each(|wire| wire.set(faults.clone()));
+    Ok(String::new())
+}
+
+/// `+1h` or `-1h`.
+pub fn clock(change: &str) -> Result<String, String> {
+    let by = match (change.strip_prefix('+'), change.strip_prefix('-')) {
+        (Some(ahead), _) => duration(ahead)?.as_secs() as i64,
+        (_, Some(back)) => -(duration(back)?.as_secs() as i64),
+        (None, None) => return Err(format!("{change:?} is no change of a clock such as +1h or -1h")),
+    };
+    simulation::set_clock(by);
     Ok(String::new())
 }
 

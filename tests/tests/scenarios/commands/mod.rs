@@ -43,6 +43,7 @@ pub async fn execute(session: &mut Session, command: &Command) -> Result<String,
             Ok(String::new())
         }
 
+        ["clock", change] => faults::clock(change),
         ["advance", time] => {
             tokio::time::sleep(duration(time)?).await;
             Ok(String::new())
