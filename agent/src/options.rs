@@ -11,6 +11,9 @@ use crate::certificates::Certificates;
 
 /// Where the node API listens; the kubelet's own port.
 pub const NODE_API_PORT: u16 = 10250;
+/// The kubelet pulls one by one unless told otherwise, from times when container runtimes could not do more. A large
+/// image should not hold up the small one that everything waits for; more than a few only share the same line.
+pub const MAX_PARALLEL_IMAGE_PULLS: usize = 4;
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -50,6 +53,15 @@ pub struct Options {
     /// Static pod manifests (YAML or JSON).
     pub manifest_dir: Option<PathBuf>,
     pub max_pods: u32,
+    /// containerd's `certs.d`: mirrors, plain HTTP and certificates of registries.
+    pub registry_config_dir: PathBuf,
+    /// Registry credentials of the node, in the form of docker's `config.json`; `None` looks where the kubelet does.
+    pub registry_credentials: Option<PathBuf>,
+    /// Images pulled at the same time; one after the other when 1.
+    pub max_parallel_image_pulls: usize,
+    /// Archives that appear here are imported.
+    pub image_dir: Option<PathBuf>,
+    pub image_gc: crate::image::gc::plan::Policy,
     /// Where the node API listens.
     pub bind: SocketAddr,
     /// The certificates of a node that joined by token; they come before the two below.
@@ -91,6 +103,11 @@ impl Options {
             cluster_dns: Vec::new(),
             manifest_dir: None,
             max_pods: 110,
+            registry_config_dir: "/etc/containerd/certs.d".into(),
+            registry_credentials: None,
+            max_parallel_image_pulls: MAX_PARALLEL_IMAGE_PULLS,
+            image_dir: None,
+            image_gc: crate::image::gc::plan::Policy::default(),
             bind: SocketAddr::from(([0, 0, 0, 0], NODE_API_PORT)),
             certificates: None,
             serving_certificate: None,

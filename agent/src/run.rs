@@ -2,13 +2,17 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use api_client::{Cache, Client, ListParams, Received};
+use api_client::{Cache, Client, ListParams, Received, events::Recorder};
 use k8s_openapi::api::core::v1::Pod;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Options, Progress, certificates, cgroup,
     cluster::server::ApiCluster,
+    image::{
+        drop_in::DropIn,
+        gc::{self, Collector},
+    },
     lock,
     node::{self, NodeKeeper, lease},
     node_api,
@@ -51,6 +55,7 @@ pub async fn run(client: Client, mut options: Options, shutdown: CancellationTok
     )?;
     let tasks = TaskTracker::new();
     let cluster = Arc::new(ApiCluster::start(&client, &options.node_name, &tasks, shutdown.clone()));
+    let events = cluster.recorder();
     let shared = Arc::new(Shared::new(&options, runtime, cluster, addresses.clone(), shutdown.clone()));
     shared.cgroups.ensure_classes(shared.node_cpu_milli)?;
 
@@ -67,6 +72,7 @@ pub async fn run(client: Client, mut options: Options, shutdown: CancellationTok
     tasks.spawn(keeper.keep(client.clone(), node, tasks.clone()));
     keep_certificates(&client, &options, &addresses, &tasks, &shutdown);
 
+    keep_images(&options, &shared, events, &tasks, &shutdown);
     if let Some(pods) = shutdown.run_until_cancelled(containerd(&shared, &options.progress)).await {
         follow(&client, &options, pods, &tasks, &shutdown).await;
     }
@@ -88,6 +94,24 @@ fn keep_certificates(
     tasks.spawn(certificates::renew_client(client.clone(), certificates.clone(), node.clone(), shutdown.clone()));
     let names = certificates::Names { dns: vec![node.clone()], addresses: addresses.to_vec() };
     tasks.spawn(certificates::renew_serving(client.clone(), certificates, node, names, shutdown.clone()));
+}
+
+/// Imports of archives and the removal of unused images.
+fn keep_images(
+    options: &Options,
+    shared: &Arc<Shared>,
+    events: Recorder,
+    tasks: &TaskTracker,
+    shutdown: &CancellationToken,
+) {
+    if let Some(directory) = &options.image_dir {
+        let drop_in = DropIn::new(shared.runtime.clone(), directory.clone(), &options.state_dir);
+        tasks.spawn(drop_in.run(shutdown.clone()));
+    }
+    let collector = Collector::new(shared.runtime.clone(), shared.images.uses.clone(), options.image_gc.clone());
+    let node = node::reference(&options.node_name);
+    let report = move |error: &gc::Error| events.warning(node.clone(), error.reason(), error.to_string());
+    tasks.spawn(collector.run(report, shutdown.clone()));
 }
 
 /// What containerd has. Waits for containerd: without it nothing is known and nothing must be started.

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::images::Images;
+
 /// Kubernetes for Linux hosts, as one binary.
 #[derive(Parser)]
 #[command(name = "keelson", version, disable_help_subcommand = true)]
@@ -155,6 +157,10 @@ pub struct Server {
     #[arg(long, value_name = "PORT", env = "KEELSON_NODE_PORT")]
     pub node_port: Option<u16>,
 
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub images: Images,
+
     /// Range of Service addresses [default: 10.96.0.0/16]
     #[arg(long, value_name = "CIDR", env = "KEELSON_SERVICE_CIDR")]
     pub service_cidr: Option<String>,
@@ -217,6 +223,10 @@ pub struct Agent {
     /// Port of the node's own API (logs, exec); 0 picks a free one [default: 10250]
     #[arg(long, value_name = "PORT", env = "KEELSON_NODE_PORT")]
     pub node_port: Option<u16>,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub images: Images,
 
     /// Labels of the Node, such as disk=ssd; not of kubernetes.io, which are the cluster's to set
     #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', env = "KEELSON_NODE_LABELS")]

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Taint;
 use serde::de::DeserializeOwned;
 
 use crate::args::{Agent, Component, Server, StoreKind};
+use crate::images::Images;
 
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/keelson";
 pub const DEFAULT_CONTAINERD_ADDRESS: &str = "/run/containerd/containerd.sock";
@@ -55,6 +56,7 @@ pub struct Settings {
     pub node_name: Option<String>,
     pub node_ip: Option<IpAddr>,
     pub node_port: u16,
+    pub images: Images,
     pub service_cidr: String,
     pub pod_cidr: String,
     pub cluster_domain: String,
@@ -74,6 +76,7 @@ pub struct AgentSettings {
     pub node_name: Option<String>,
     pub node_ip: Option<IpAddr>,
     pub node_port: u16,
+    pub images: Images,
     pub node_labels: Vec<(String, String)>,
     pub taints: Vec<Taint>,
     pub pod_cidr: String,
@@ -176,6 +179,7 @@ pub fn merge(over: Server, under: Server) -> Server {
         node_name: over.node_name.or(under.node_name),
         node_ip: over.node_ip.or(under.node_ip),
         node_port: over.node_port.or(under.node_port),
+        images: over.images.over(under.images),
         service_cidr: over.service_cidr.or(under.service_cidr),
         pod_cidr: over.pod_cidr.or(under.pod_cidr),
         cluster_domain: over.cluster_domain.or(under.cluster_domain),
@@ -200,6 +204,7 @@ pub fn merge_agent(over: Agent, under: Agent) -> Agent {
         node_name: over.node_name.or(under.node_name),
         node_ip: over.node_ip.or(under.node_ip),
         node_port: over.node_port.or(under.node_port),
+        images: over.images.over(under.images),
         node_labels: over.node_labels.or(under.node_labels),
         register_with_taints: over.register_with_taints.or(under.register_with_taints),
         pod_cidr: over.pod_cidr.or(under.pod_cidr),
@@ -231,6 +236,7 @@ pub fn resolve_agent(given: Agent) -> Result<AgentSettings> {
         node_name: given.node_name.map(|n| node_name(&n)).transpose()?,
         node_ip: given.node_ip,
         node_port: given.node_port.unwrap_or(DEFAULT_NODE_PORT),
+        images: given.images,
         node_labels: labels.iter().map(|text| label(text)).collect::<Result<_>>()?,
         taints: taints.iter().map(|text| taint(text)).collect::<Result<_>>()?,
         pod_cidr: pod_cidr.to_string(),
@@ -320,6 +326,7 @@ pub fn resolve(given: Server) -> Result<Settings> {
         node_name: given.node_name.map(|n| node_name(&n)).transpose()?,
         node_ip: given.node_ip,
         node_port: given.node_port.unwrap_or(DEFAULT_NODE_PORT),
+        images: given.images,
         cluster_domain: cluster_domain(given.cluster_domain.as_deref().unwrap_or("cluster.local"))?,
         cluster_dns: cluster_dns(given.cluster_dns.as_deref(), service_cidr)?,
         service_cidr: service_cidr.to_string(),

@@ -31,6 +31,11 @@ pub struct HelloImage {
 impl HelloImage {
     /// Writes the image's archive to `path`.
     pub fn write(&self, path: &Path) -> Result<()> {
+        self.with(|image| image.write(path))
+    }
+
+    /// Calls `then` with the image.
+    pub fn with<T>(&self, then: impl FnOnce(&Image<'_>) -> T) -> T {
         let start = "#!/bin/sh\n\
             mkdir -p /tmp/www\n\
             echo \"hello from $(hostname), version $VERSION\" > /tmp/www/index.html\n\
@@ -45,13 +50,19 @@ impl HelloImage {
             entrypoint: &["/start.sh"],
             env: &["PATH=/bin", &version],
         };
-        image.write(path)
+        then(&image)
     }
 }
 
+/// The blobs of an image.
+pub struct Contents {
+    pub layer: Vec<u8>,
+    pub config: Vec<u8>,
+    pub manifest: Vec<u8>,
+}
+
 impl Image<'_> {
-    /// Writes an OCI image layout (`oci-layout`, `index.json`, `blobs/`) as one tar archive.
-    pub fn write(&self, path: &Path) -> Result<()> {
+    pub fn contents(&self) -> Result<Contents> {
         let layer = self.layer()?;
         let config = serde_json::to_vec(&json!({
             "architecture": architecture(),
@@ -65,6 +76,12 @@ impl Image<'_> {
             "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
             "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
         }))?;
+        Ok(Contents { layer, config, manifest })
+    }
+
+    /// Writes an OCI image layout (`oci-layout`, `index.json`, `blobs/`) as one tar archive.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let Contents { layer, config, manifest } = self.contents()?;
         let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
         entry["annotations"] = json!({
             "io.containerd.image.name": self.reference,
@@ -132,7 +149,7 @@ fn digest(content: &[u8]) -> String {
     format!("sha256:{}", hex(content))
 }
 
-fn hex(content: &[u8]) -> String {
+pub(crate) fn hex(content: &[u8]) -> String {
     Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

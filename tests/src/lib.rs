@@ -14,4 +14,5 @@ pub mod kubectl;
 pub mod leftovers;
 pub mod packages;
 pub mod process;
+pub mod registry;
 pub mod wait;

@@ -36,6 +36,8 @@ pub const TEST: &[Package] = &[
     Package { name: "etcd-server", brings: &["etcd"] },
     Package { name: "openssl", brings: &["openssl"] },
     Package { name: "curl", brings: &["curl"] },
+    Package { name: "docker-registry", brings: &["docker-registry"] },
+    Package { name: "zstd", brings: &["zstd"] },
 ];
 
 /// What `cargo xtask vm` needs on top of [`RUN`].

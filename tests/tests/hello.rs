@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tests::cluster::{self, Cluster, Options};
 use tests::kubectl::Kubectl;
+use tests::registry::{self, Registry};
 use tests::{http, image, leftovers, wait};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -55,11 +56,11 @@ fn a_deployment_lives_its_life() -> Result<()> {
 
 fn walk(cluster: &Cluster) -> Result<()> {
     let kubectl = cluster.kubectl()?;
-    for version in ["1", "2"] {
-        let archive = cluster.options.dir.join("hello.tar");
-        image::hello(version).write(&archive)?;
-        cluster.import_image(&archive)?;
-    }
+    let archive = cluster.options.dir.join("hello.tar");
+    image::hello("1").write(&archive)?;
+    cluster.import_image(&archive)?;
+    let registry = Registry::start(&cluster.options.dir.join("registry"))?;
+    image::hello("2").with(|image| registry.put(image, "team/hello", "2"))?;
     let manifest = cluster.options.dir.join("hello.yaml");
     let example = include_str!("../../examples/hello.yaml");
     std::fs::write(&manifest, example.replace("nodePort: 30080", "nodePort: 31095"))?;
@@ -75,7 +76,9 @@ fn walk(cluster: &Cluster) -> Result<()> {
         every_replica_answers(&kubectl, replicas, "version 1")?;
     }
 
-    kubectl.run(&["set", "image", "deployment/hello", "hello=keelson.local/hello:2"])?;
+    log_in(&kubectl, &registry)?;
+    let private = format!("hello={}/team/hello:2", registry.address);
+    kubectl.run(&["set", "image", "deployment/hello", &private])?;
     roll_out(&kubectl)?;
     every_replica_answers(&kubectl, 1, "version 2")?;
     let history = kubectl.run(&["rollout", "history", "deployment/hello"])?;
@@ -97,6 +100,18 @@ fn walk(cluster: &Cluster) -> Result<()> {
         let pods = kubectl.get(&["pods"])?;
         Ok(pods["items"].as_array().is_some_and(Vec::is_empty).then_some(()))
     })
+}
+
+/// From now on, pods without a say in it pull from the registry: its password comes with their service account.
+fn log_in(kubectl: &Kubectl, registry: &Registry) -> Result<()> {
+    let [server, user, password] = [
+        format!("--docker-server={}", registry.address),
+        format!("--docker-username={}", registry::USER),
+        format!("--docker-password={}", registry::PASSWORD),
+    ];
+    kubectl.run(&["create", "secret", "docker-registry", "pull", &server, &user, &password])?;
+    let secrets = r#"{"imagePullSecrets": [{"name": "pull"}]}"#;
+    kubectl.run(&["patch", "serviceaccount", "default", "-p", secrets]).map(drop)
 }
 
 fn roll_out(kubectl: &Kubectl) -> Result<()> {

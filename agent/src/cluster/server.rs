@@ -90,6 +90,13 @@ impl ApiCluster {
     }
 }
 
+impl ApiCluster {
+    /// For events about other objects than pods.
+    pub fn recorder(&self) -> Recorder {
+        self.recorder.clone()
+    }
+}
+
 fn failed(verb: &'static str, resource: &'static str, key: &ObjectKey) -> impl FnOnce(api_client::Error) -> Error {
     let object = format!("{resource} {}/{}", key.namespace, key.name);
     move |source| Error::Call {

@@ -45,6 +45,9 @@ impl Name {
             None => ("docker.io", format!("library/{path}")),
         };
         let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
+        if !is_registry(registry) {
+            return Err(fail("invalid reference format"));
+        }
         if path.chars().any(|letter| letter.is_ascii_uppercase()) {
             return Err(fail("invalid reference format: repository name must be lowercase"));
         }
@@ -68,6 +71,26 @@ impl Name {
         }
     }
 
+    /// Host (and port) as the name spells it: `docker.io`.
+    pub fn registry(&self) -> &str {
+        self.repository.split_once('/').map_or("", |(registry, _)| registry)
+    }
+
+    /// Below the registry: `library/busybox`.
+    pub fn path(&self) -> &str {
+        self.repository.split_once('/').map_or("", |(_, path)| path)
+    }
+
+    /// What a registry is asked for: the digest, else the tag.
+    pub fn reference(&self) -> &str {
+        self.digest.as_deref().or(self.tag.as_deref()).unwrap_or_default()
+    }
+
+    /// The name under which the image stays when its tag moves on.
+    pub fn at(&self, digest: &str) -> String {
+        format!("{}@{digest}", self.repository)
+    }
+
     /// `imagePullPolicy` left out means Always for this tag and IfNotPresent else.
     pub fn is_latest(&self) -> bool {
         self.digest.is_none() && self.tag.as_deref() == Some("latest")
@@ -86,6 +109,26 @@ fn is_tag(tag: &str) -> bool {
         && tag.len() <= TAG_LENGTH_MAX
         && word(tag.as_bytes()[0])
         && tag.bytes().all(|byte| word(byte) || byte == b'.' || byte == b'-')
+}
+
+/// A host name or address, maybe with a port. Also what keeps a name from leaving the directory of registries.
+fn is_registry(registry: &str) -> bool {
+    let (host, port) = match registry.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (registry, None),
+    };
+    let is_label = |label: &str| {
+        let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+        edge(label.as_bytes().first())
+            && edge(label.as_bytes().last())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let is_host = match address {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => host.split('.').all(is_label),
+    };
+    is_host && port.is_none_or(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Letters and digits with single separators (`.`, `_`, `__` or dashes) between them.
@@ -126,6 +169,10 @@ mod tests {
             ("Busybox", "invalid reference format: repository name must be lowercase"),
             ("busybox:", "invalid tag"),
             ("a//b", "invalid reference format"),
+            ("../a", "invalid reference format"),
+            ("a_b.io/c", "invalid reference format"),
+            ("a.io:x/c", "invalid reference format"),
+            ("[::1]:5000/a", "[::1]:5000/a:latest"),
             ("", "invalid reference format"),
             ("busybox@sha256:12", "invalid digest"),
         ] {

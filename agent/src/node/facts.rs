@@ -39,7 +39,7 @@ impl Facts {
             boot_id: line("/proc/sys/kernel/random/boot_id"),
             kernel: line("/proc/sys/kernel/osrelease"),
             os_image: pretty.unwrap_or("Linux").trim_matches('"').to_owned(),
-            architecture: crate::runtime::image::architecture().to_owned(),
+            architecture: crate::image::platform::architecture().to_owned(),
             oci_runtime: oci_runtime.to_owned(),
         }
     }
@@ -57,7 +57,7 @@ pub fn memory_available_bytes() -> u64 {
 }
 
 /// Total and available bytes of the file system that holds a path, or its nearest existing parent.
-fn disk(path: &Path) -> Option<(u64, u64)> {
+pub fn disk(path: &Path) -> Option<(u64, u64)> {
     let path = path.ancestors().find(|path| path.exists())?;
     let stat = nix::sys::statvfs::statvfs(path).ok()?;
     let unit = stat.fragment_size() as u64;

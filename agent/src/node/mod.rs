@@ -6,7 +6,7 @@ pub mod plan;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use api_client::{Api, Cache, Client, ListParams, ObjectKey, Patch, Received, Subscription};
+use api_client::{Api, Cache, Client, ListParams, ObjectKey, Patch, Received, Subscription, events::ObjectReference};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
@@ -219,6 +219,17 @@ fn not_ready(node: &Node) -> Option<String> {
         Some(ready) if ready.status == "True" => None,
         Some(ready) => Some(ready.message.clone().unwrap_or_else(|| "the node to be ready".to_owned())),
         None => Some("the node's first status".to_owned()),
+    }
+}
+
+/// What events about the node refer to; its name stands in for its uid, as with the kubelet.
+pub fn reference(name: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: "v1".to_owned(),
+        kind: "Node".to_owned(),
+        name: name.to_owned(),
+        uid: name.to_owned(),
+        ..ObjectReference::default()
     }
 }
 

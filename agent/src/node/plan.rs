@@ -14,6 +14,8 @@ use crate::runtime::image::Listed;
 
 /// Images listed in the status, largest first (kubelet's `nodeStatusMaxImages`).
 const IMAGES_MAX: usize = 50;
+/// Names listed of one image (kubelet's `MaxNamesPerImageInNodeStatus`), those with its digest first.
+const NAMES_MAX: usize = 5;
 /// The kubelet's default eviction thresholds.
 const MEMORY_AVAILABLE_BYTES_MIN: u64 = 100 << 20;
 const DISK_AVAILABLE_MIN: f64 = 0.10;
@@ -48,7 +50,7 @@ pub struct Input<'a> {
 
 /// Labels a node has by itself, and those it was given.
 pub fn labels(name: &str, given: &[(String, String)]) -> BTreeMap<String, String> {
-    let architecture = crate::runtime::image::architecture();
+    let architecture = crate::image::platform::architecture();
     let own = [
         ("kubernetes.io/hostname", name),
         ("kubernetes.io/os", "linux"),
@@ -112,6 +114,10 @@ fn images(listed: &[Listed]) -> Vec<Value> {
     for image in listed {
         let entry = by_target.entry(&image.target).or_insert((image.size, Vec::new()));
         entry.1.push(&image.name);
+    }
+    for (_, names) in by_target.values_mut() {
+        names.sort_by_key(|name| (!name.contains('@'), *name));
+        names.truncate(NAMES_MAX);
     }
     let mut images = by_target.into_values().collect::<Vec<_>>();
     images.sort_by_key(|(size, names)| (std::cmp::Reverse(*size), names.clone()));
@@ -205,7 +211,12 @@ mod tests {
     }
 
     fn of(health: &Health, before: Option<&NodeStatus>, now: &str) -> Value {
-        let image = |name: &str, target: &str, size| Listed { name: name.into(), target: target.into(), size };
+        let image = |name: &str, target: &str, size| Listed {
+            name: name.into(),
+            target: target.into(),
+            size,
+            ..Listed::default()
+        };
         status(&Input {
             name: "n1",
             addresses: &["192.168.0.2".parse().unwrap()],
@@ -213,7 +224,7 @@ mod tests {
             max_pods: 110,
             facts: &facts(),
             runtime_version: "v1.6.20",
-            images: &[image("a:1", "x", 5), image("b:1", "y", 9), image("a:2", "x", 5)],
+            images: &[image("a:1", "x", 5), image("b:1", "y", 9), image("a:2", "x", 5), image("b@sha256:y", "y", 9)],
             health,
             before,
             now: now.parse().unwrap(),
@@ -230,7 +241,7 @@ mod tests {
         expect![[r#"{"cpu":"2","ephemeral-storage":"10485760Ki","hugepages-1Gi":"0","hugepages-2Mi":"0","memory":"4194304Ki","pods":"110"}"#]]
             .assert_eq(&status["capacity"].to_string());
         assert_eq!(status["allocatable"]["memory"], "4091904Ki");
-        expect![[r#"[{"names":["b:1"],"sizeBytes":9},{"names":["a:1","a:2"],"sizeBytes":5}]"#]]
+        expect![[r#"[{"names":["b@sha256:y","b:1"],"sizeBytes":9},{"names":["a:1","a:2"],"sizeBytes":5}]"#]]
             .assert_eq(&status["images"].to_string());
     }
 

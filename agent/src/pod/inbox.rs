@@ -2,7 +2,7 @@
 //! that senders never wait and nothing piles up while an owner is busy.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -27,13 +27,13 @@ pub struct Letters {
     pub exits: BTreeMap<String, Exit>,
     /// Exits may have been missed.
     pub resync: bool,
-    /// Images were added to the node.
-    pub images: bool,
+    /// Full names of images that were added to the node.
+    pub images: BTreeSet<String>,
 }
 
 impl Letters {
     fn is_empty(&self) -> bool {
-        self.desired.is_none() && !self.gone && self.exits.is_empty() && !self.resync && !self.images
+        self.desired.is_none() && !self.gone && self.exits.is_empty() && !self.resync && self.images.is_empty()
     }
 }
 

@@ -3,6 +3,7 @@
 mod act;
 mod attend;
 mod hooks;
+mod image;
 mod inbox;
 mod observe;
 pub mod observed;

@@ -64,7 +64,10 @@ pub enum Volumes {
 pub enum Image {
     /// With what `imageID` shows.
     Present { image_id: String },
-    /// `reason` is the waiting reason: `ErrImagePull`, `ErrImageNeverPull`, `InvalidImageName`.
+    /// Being pulled; with how it failed before, if it did.
+    Pulling { failed: Option<(&'static str, Retry)> },
+    /// `reason` is the waiting reason: `ErrImagePull`, `RegistryUnavailable`, `ErrImageNeverPull`, `ImageInspectError`,
+    /// `InvalidImageName`.
     Failed { reason: &'static str, retry: Retry },
 }
 

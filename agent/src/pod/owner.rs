@@ -13,8 +13,9 @@ use tokio::{
 
 use super::{
     PodId,
+    image::PullEnd,
     inbox::{Inbox, Letters},
-    observed::{Ending, Exited, Hook, Image, Observed, Retry, State},
+    observed::{Ending, Exited, Hook, Observed, Retry, State},
     plan::{GRACE_SECONDS, Plan, Step, grace_seconds, plan},
     shared::Shared,
     status,
@@ -22,6 +23,7 @@ use super::{
 };
 use crate::{
     cluster::{self, PodEvent},
+    image::uses::Claim,
     logs::Pump,
     probe::{Kind, Verdict, Worker},
     runtime::{self, Exit},
@@ -53,6 +55,8 @@ pub(super) struct Owner {
     pub(super) volumes: Volumes,
     /// Found images by the text of the container's field.
     pub(super) images: HashMap<String, runtime::Image>,
+    /// Keeps them from garbage collection, by the same text.
+    pub(super) claims: HashMap<String, Claim>,
     /// Logs being written, by container id.
     pub(super) pumps: HashMap<String, Pump>,
     /// Probes of running containers, by container id.
@@ -74,6 +78,7 @@ pub(super) struct Owner {
 /// How an operation beside the owner ended.
 pub(super) enum Outcome {
     Reported(Result<Revision, cluster::Error>),
+    Pulled(PullEnd),
     PostStart {
         container: String,
         container_id: String,
@@ -100,6 +105,7 @@ impl Owner {
             sandbox: None,
             volumes: Volumes::new(),
             images: HashMap::new(),
+            claims: HashMap::new(),
             pumps: HashMap::new(),
             workers: HashMap::new(),
             verdicts: mpsc::channel(VERDICTS),
@@ -259,10 +265,7 @@ impl Owner {
         for (container_id, exit) in letters.exits {
             self.ended(&container_id, exit).await;
         }
-        if letters.images {
-            let failed = |image: &Image| matches!(image, Image::Failed { .. });
-            self.observed.images.retain(|_, image| !failed(image));
-        }
+        self.images_came(&letters.images);
         if letters.resync {
             self.resync().await;
         }
@@ -299,6 +302,7 @@ impl Owner {
     async fn hear(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Reported(result) => self.report_answered(result),
+            Outcome::Pulled(end) => self.pull_ended(end),
             Outcome::PostStart { container, container_id, failure } => {
                 self.post_start_ended(&container, &container_id, failure).await;
             }

@@ -368,6 +368,7 @@ fn start(
             }
             return;
         }
+        Some(Image::Pulling { .. }) => return,
         Some(Image::Failed { retry, .. }) if !retry.is_due(now) => return plan.wake_at(retry.at),
         Some(Image::Failed { .. }) => return plan.step(Step::FindImage { container: name }),
         Some(Image::Present { .. }) => {}

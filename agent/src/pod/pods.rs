@@ -182,7 +182,9 @@ impl Shared {
             // Whoever runs a process in a container waits for it by its own call.
             Event::ExecExited { .. } => {}
             Event::Resync => self.each_inbox(|inbox| inbox.put(|letters| letters.resync = true)),
-            Event::ImagesChanged => self.each_inbox(|inbox| inbox.put(|letters| letters.images = true)),
+            Event::ImageChanged { name } => {
+                self.each_inbox(|inbox| inbox.put(|letters| letters.images.extend([name.clone()])));
+            }
         }
     }
 }

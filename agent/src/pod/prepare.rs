@@ -1,26 +1,22 @@
 //! What a pod needs before its first container: sandbox, volumes and images, made at the same time.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::PodSpec;
 
 use super::{
     act::{Error, chain},
-    observed::{Image, Retry, Sandbox, Volumes, container_id},
+    observed::{Retry, Sandbox, Volumes},
     owner::Owner,
     plan::Step,
     resources::{Resources, qos},
 };
-use crate::{
-    image::policy::{Decision, Policy},
-    runtime, sandbox, volume,
-};
+use crate::{sandbox, volume};
 
 /// First and longest waits between tries, by what failed.
 const SANDBOX_RETRY: (SignedDuration, SignedDuration) =
     (SignedDuration::from_millis(500), SignedDuration::from_secs(30));
 const VOLUME_RETRY: (SignedDuration, SignedDuration) =
     (SignedDuration::from_millis(500), SignedDuration::from_secs(30));
-const IMAGE_RETRY: (SignedDuration, SignedDuration) = (SignedDuration::from_secs(10), SignedDuration::from_secs(300));
 /// Contents of volumes that follow objects of the cluster are brought up to date this often (kubelet's
 /// `syncFrequency`), later by up to the spread.
 const REFRESH: SignedDuration = SignedDuration::from_secs(60);
@@ -34,6 +30,7 @@ impl Owner {
             _ => None,
         });
         let containers = containers.collect::<Vec<_>>();
+        containers.iter().for_each(|container| self.claim_image(container));
         let sandbox = async {
             if !steps.contains(&Step::CreateSandbox) {
                 return None;
@@ -125,56 +122,6 @@ impl Owner {
                 Volumes::Failed(Retry::after(before, now, message, first, last))
             }
         };
-    }
-
-    async fn find_image(&self, container: &Container) -> Result<Option<runtime::Image>, runtime::Error> {
-        let runtime = &self.shared.runtime;
-        let found = runtime.find_image(container.image.as_deref().unwrap_or_default()).await?;
-        if let Some(image) = &found {
-            runtime.unpack_image(image).await?;
-            if self.observed.series(&container.name).is_none_or(|series| series.latest.is_none()) {
-                // Ahead of need, beside the slower work on the sandbox; `remove` takes back what was never used.
-                let id = container_id(&self.id, &container.name, 0);
-                runtime.prepare_snapshot(&id, &image.resolved.chain_id).await?;
-            }
-        }
-        Ok(found)
-    }
-
-    fn image_found(&mut self, container: &Container, found: Result<Option<runtime::Image>, runtime::Error>) {
-        let text = container.image.clone().unwrap_or_default();
-        let policy = Policy::of(container.image_pull_policy.as_deref(), &text);
-        let decision = found.as_ref().ok().map(|found| policy.decide(found.is_some()));
-        let (reason, message) = match (found, decision) {
-            (Ok(Some(image)), Some(Decision::Use)) => {
-                let message = format!("Container image {text:?} already present on machine");
-                self.event(false, "Pulled", message, Some(&container.name));
-                let present = Image::Present { image_id: image.image_id.clone() };
-                self.images.insert(text.clone(), image);
-                self.observed.images.insert(text, present);
-                return;
-            }
-            (Ok(_), Some(Decision::Refuse)) => {
-                ("ErrImageNeverPull", format!("Container image {text:?} is not present with pull policy of Never"))
-            }
-            (Ok(_), _) => (
-                "ErrImagePull",
-                format!(
-                    "failed to pull image {text:?}: this node cannot pull from registries yet; bring it here with `keelson image import FILE`"
-                ),
-            ),
-            (Err(error @ runtime::Error::Invalid { .. }), _) => ("InvalidImageName", chain(&error)),
-            (Err(error), _) => ("ErrImagePull", chain(&error)),
-        };
-        let kind = if reason == "ErrImageNeverPull" { "ErrImageNeverPull" } else { "Failed" };
-        self.event(true, kind, message.clone(), Some(&container.name));
-        let before = match self.observed.images.get(&text) {
-            Some(Image::Failed { retry, .. }) => Some(retry),
-            _ => None,
-        };
-        let (first, last) = IMAGE_RETRY;
-        let retry = Retry::after(before, Timestamp::now(), message, first, last);
-        self.observed.images.insert(text, Image::Failed { reason, retry });
     }
 }
 

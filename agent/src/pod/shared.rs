@@ -12,6 +12,7 @@ use super::{inbox::Inbox, view::Views};
 use crate::{
     Options, cgroup,
     cluster::Cluster,
+    image::Images,
     logs::Streams,
     paths::Paths,
     runtime::Runtime,
@@ -28,6 +29,7 @@ pub struct Shared {
     pub cgroups: cgroup::Tree,
     pub streams: Streams,
     pub cluster: Arc<dyn Cluster>,
+    pub images: Images,
     pub views: Views,
     pub host: spec::Host,
     pub node: etc::Node,
@@ -54,6 +56,8 @@ impl Shared {
     ) -> Self {
         let paths = Paths::new(options);
         let cgroups = cgroup::Tree::new(&options.cgroup_parent);
+        let tasks = TaskTracker::new();
+        let images = Images::new(options, &runtime, tasks.clone(), shutdown.clone());
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
             node_name: options.node_name.clone(),
@@ -61,6 +65,7 @@ impl Shared {
             sandboxes: Sandboxes::new(options, paths.clone()),
             streams: Streams::default(),
             cluster,
+            images,
             views: Views::default(),
             host: spec::Host::read(cgroups.version(), options.state_dir.join("seccomp")),
             cgroups,
@@ -72,7 +77,7 @@ impl Shared {
             },
             node_cpu_milli: cpus as i64 * 1000,
             boot_id: std::fs::read_to_string(&options.boot_id_file).unwrap_or_default().trim().to_owned(),
-            tasks: TaskTracker::new(),
+            tasks,
             shutdown,
             users: Mutex::default(),
             containers: Mutex::default(),

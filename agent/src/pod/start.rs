@@ -86,6 +86,7 @@ impl Owner {
         if let Some(old) = series.latest.take_if(|latest| latest.id != attempt.id) {
             series.previous = Some(old);
         }
+        let image = attempt.image.clone();
         series.latest = Some(attempt);
         series.start_failure = None;
         series.stopping = None;
@@ -93,6 +94,8 @@ impl Owner {
         series.post_start = if hook && running { Hook::Pending } else { Hook::Done };
         series.started = running && container.startup_probe.is_none();
         series.ready = running && container.readiness_probe.is_none();
+        // The next start asks for it again: the tag may name another image by then.
+        self.observed.images.remove(&image);
     }
 
     fn start_failed(&mut self, name: &str, error: Error) {
@@ -100,6 +103,11 @@ impl Owner {
             Error::Spec(error) if error.is_config() => "CreateContainerConfigError",
             _ => "CreateContainerError",
         };
+        if matches!(&error, Error::Runtime(error) if error.is_not_found()) {
+            // Perhaps the image, removed by hand: it is looked for again.
+            let image = self.container(name).and_then(|container| container.image);
+            self.observed.images.remove(&image.unwrap_or_default());
+        }
         let message = chain(&error);
         self.event(true, "Failed", format!("Error: {message}"), Some(name));
         let before = self.observed.series(name).and_then(|series| series.start_failure.as_ref());

@@ -182,8 +182,11 @@ impl View<'_> {
         }
         let image = container.image.as_deref().unwrap_or_default();
         match self.observed.images.get(image) {
-            Some(Image::Failed { reason: "ErrImagePull", retry }) if self.now > retry.failed_at + FRESH => {
-                let message = format!("Back-off pulling image {image:?}: ErrImagePull: {}", retry.message);
+            Some(
+                Image::Failed { reason: reason @ ("ErrImagePull" | "RegistryUnavailable"), retry }
+                | Image::Pulling { failed: Some((reason, retry)) },
+            ) if self.now > retry.failed_at + FRESH => {
+                let message = format!("Back-off pulling image {image:?}: {reason}: {}", retry.message);
                 Some(("ImagePullBackOff".to_owned(), Some(message)))
             }
             Some(Image::Failed { reason, retry }) => Some(((*reason).to_owned(), Some(retry.message.clone()))),
@@ -402,7 +405,7 @@ pub fn next_change(pod: &Pod, observed: &Observed, now: Timestamp) -> Option<Tim
     let spec = pod.spec.as_ref()?;
     let fresh = observed.images.values().filter_map(|image| match image {
         Image::Failed { retry, .. } => Some(retry.failed_at + FRESH + SignedDuration::from_millis(1)),
-        Image::Present { .. } => None,
+        Image::Present { .. } | Image::Pulling { .. } => None,
     });
     fresh.chain(active_deadline(spec, observed)).filter(|at| *at > now).min()
 }
@@ -412,7 +415,7 @@ pub fn back_offs(pod: &Pod, before: &PodStatus, after: &PodStatus) -> Vec<PodEve
     let id = PodId::of(pod);
     let known = waits(before).collect::<Vec<_>>();
     let begun = waits(after).filter(|wait| !known.contains(wait));
-    let event = |(name, reason, _): (&str, &str, i32)| {
+    let events = |(name, reason, _): (&str, &str, i32)| {
         let restart = reason == "CrashLoopBackOff";
         let message = if restart {
             format!("Back-off restarting failed container {name} in pod {}_{}({})", id.name, id.namespace, id.uid)
@@ -420,9 +423,17 @@ pub fn back_offs(pod: &Pod, before: &PodStatus, after: &PodStatus) -> Vec<PodEve
             let container = pod.spec.as_ref().and_then(|spec| super::container(spec, name));
             format!("Back-off pulling image {:?}", container.and_then(|c| c.image).unwrap_or_default())
         };
-        PodEvent { warning: restart, reason: "BackOff", message, container: Some(name.to_owned()) }
+        let container = Some(name.to_owned());
+        let error = PodEvent {
+            warning: true,
+            reason: "Failed",
+            message: format!("Error: {reason}"),
+            container: container.clone(),
+        };
+        let begins = PodEvent { warning: restart, reason: "BackOff", message, container };
+        [Some(begins), (!restart).then_some(error)].into_iter().flatten()
     };
-    begun.map(event).collect()
+    begun.flat_map(events).collect()
 }
 
 /// The containers that wait out a back-off: name, reason and number of restarts.

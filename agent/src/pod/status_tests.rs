@@ -356,7 +356,8 @@ fn a_back_off_is_an_event_when_it_begins() {
     let first = at_restart(1, waiting("CrashLoopBackOff"), waiting("ImagePullBackOff"));
     expect![[r#"
         Warning BackOff main: Back-off restarting failed container main in pod web_shop(u1)
-        Normal BackOff side: Back-off pulling image "app""#]]
+        Normal BackOff side: Back-off pulling image "app"
+        Warning Failed side: Error: ImagePullBackOff"#]]
     .assert_eq(&told(&at_restart(1, waiting("ErrImagePull"), waiting("ErrImagePull")), &first));
     expect![""].assert_eq(&told(&first, &first));
     expect![""].assert_eq(&told(&first, &at_restart(1, json!({"running": {}}), waiting("ErrImagePull"))));

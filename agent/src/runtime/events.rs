@@ -24,8 +24,8 @@ pub enum Event {
     Exited { container_id: String, exit: Exit },
     /// A process added by exec ended.
     ExecExited { container_id: String, exec_id: String, exit: Exit },
-    /// An image was added or points elsewhere now.
-    ImagesChanged,
+    /// An image of this name was added or is another one now.
+    ImageChanged { name: String },
     /// Events may have been lost: look at every task again.
     Resync,
 }
@@ -90,7 +90,7 @@ impl Runtime {
                 Ok(Some(envelope)) => {
                     let event = match envelope.topic.as_str() {
                         EXIT => envelope.event.and_then(|any| decode(&any.value)),
-                        _ => Some(Event::ImagesChanged),
+                        _ => envelope.event.and_then(|any| decode_image(&any.value)),
                     };
                     let Some(event) = event else { continue };
                     if events.send(event).await.is_err() {
@@ -100,6 +100,24 @@ impl Runtime {
                 Ok(None) => return,
                 Err(status) => return tracing::warn!(%status, "subscription to containerd events ended"),
             }
+        }
+    }
+}
+
+/// What the events of images have in common; the client library has no types for them.
+#[derive(Clone, PartialEq, Message)]
+struct ImageEvent {
+    #[prost(string, tag = "1")]
+    name: String,
+}
+
+/// Creation and update say the same in the same places.
+fn decode_image(value: &[u8]) -> Option<Event> {
+    match ImageEvent::decode(value) {
+        Ok(image) => Some(Event::ImageChanged { name: image.name }),
+        Err(error) => {
+            tracing::warn!(%error, "containerd sent an image event that does not decode");
+            None
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Images on the node: found by name or id, resolved to the manifest of this machine's platform, unpacked on demand.
+//! Images on the node: found by name or id, resolved to the manifest of this machine's platform.
 
 use std::{
     collections::HashMap,
@@ -7,22 +7,28 @@ use std::{
 
 use containerd_client::{
     services::v1::{
-        ApplyRequest, CreateImageRequest, GetImageRequest, Image as Record, ListImagesRequest, UpdateImageRequest,
-        diff_client::DiffClient, images_client::ImagesClient,
+        CreateImageRequest, DeleteImageRequest, GetImageRequest, Image as Record, ListImagesRequest,
+        UpdateImageRequest, images_client::ImagesClient,
     },
     types::Descriptor,
 };
-use oci_spec::image::{Arch, ImageConfiguration, ImageIndex, ImageManifest, Os};
+use oci_spec::image::{ImageConfiguration, ImageIndex, ImageManifest};
 use sha2::{Digest, Sha256};
 
-use super::{Error, Result, Runtime, answered};
-use crate::image::name::{Name, is_image_id};
+use super::{Error, Result, Runtime, answered, gone_is_fine};
+use crate::image::{
+    access::{self, Access},
+    name::{Name, is_image_id},
+    platform,
+};
 
 /// Set on image records that came from an archive: no registry ever gave their digest.
 pub const IMPORTED: &str = "keelson.io/imported";
+/// Keeps an image from garbage collection; containerd's own label for it.
+pub const PINNED: (&str, &str) = ("io.cri-containerd.pinned", "pinned");
 
 /// Resolved images by the digest they start from. Contents never change, so entries never expire; the number of
-/// images on a node bounds it.
+/// images on a node bounds it, as those that are removed are forgotten.
 pub(super) type Memory = Mutex<HashMap<String, Arc<Resolved>>>;
 
 /// What follows from a target digest alone.
@@ -45,14 +51,19 @@ pub struct Image {
     pub image_id: String,
     pub target: String,
     pub resolved: Arc<Resolved>,
+    /// Which pods may use it without asking its registry.
+    pub access: Access,
 }
 
-/// A line of the node's image list.
-#[derive(Clone, Debug)]
+/// An image record as lists show it.
+#[derive(Clone, Debug, Default)]
 pub struct Listed {
     pub name: String,
+    /// The image's id: digest of its config.
+    pub id: String,
     pub target: String,
     pub size: i64,
+    pub pinned: bool,
 }
 
 impl Runtime {
@@ -60,7 +71,7 @@ impl Runtime {
         ImagesClient::new(self.channel())
     }
 
-    /// The image a container's `image` field names, if it is on the node.
+    /// The image a container's `image` field names, if it is on the node with all that describes it.
     pub async fn find_image(&self, reference: &str) -> Result<Option<Image>> {
         if is_image_id(reference) {
             return self.find_image_by_id(reference).await;
@@ -69,13 +80,18 @@ impl Runtime {
             what: format!("Failed to apply default image tag {reference:?}"),
             problem: error.to_string(),
         })?;
-        let full = name.full();
-        match answered(
-            self.images().get(self.request(GetImageRequest { name: full.clone() })).await,
-            "get image",
-            &full,
-        ) {
-            Ok(found) => self.resolve(found.image.unwrap_or_default()).await.map(Some),
+        let Some(record) = self.image_record(&name.full()).await? else { return Ok(None) };
+        match self.resolve(record).await {
+            // A pull brings back what is missing.
+            Err(error) if error.is_not_found() => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    async fn image_record(&self, full: &str) -> Result<Option<Record>> {
+        let request = GetImageRequest { name: full.to_owned() };
+        match answered(self.images().get(self.request(request)).await, "get image", full) {
+            Ok(found) => Ok(found.image),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
@@ -101,8 +117,15 @@ impl Runtime {
         let mut listed = Vec::new();
         for record in self.image_records().await? {
             let name = record.name.clone();
+            let pinned = record.labels.get(PINNED.0).is_some_and(|value| value == PINNED.1);
             match self.resolve(record).await {
-                Ok(image) => listed.push(Listed { name, target: image.target, size: image.resolved.size as i64 }),
+                Ok(image) => listed.push(Listed {
+                    name,
+                    id: image.resolved.id.clone(),
+                    target: image.target,
+                    size: image.resolved.size as i64,
+                    pinned,
+                }),
                 Err(error) => tracing::debug!(name, %error, "image left out of the node's list"),
             }
         }
@@ -126,6 +149,39 @@ impl Runtime {
         answered(self.images().update(self.request(update)).await, "update image", name).map(drop)
     }
 
+    /// Names a pulled image. The name of its digest outlives the tag, which may move on to another image. An image of
+    /// the same content that was here already keeps what it was: imported, or open to more pods.
+    pub async fn put_pulled(&self, name: &Name, target: Descriptor, access: &Access) -> Result<()> {
+        for full in [name.at(&target.digest), name.full()] {
+            let before = self.image_record(&full).await?;
+            let same = before.filter(|before| before.target.as_ref().is_some_and(|old| old.digest == target.digest));
+            let (access, was) = match same {
+                Some(record) => {
+                    let known = Access::of(record.labels.get(access::LABEL).map(String::as_str));
+                    (known.clone().joined(access.clone()), Some(known))
+                }
+                None => (access.clone(), None),
+            };
+            if was.as_ref() == Some(&access) {
+                continue;
+            }
+            let labels = access.label().map(|label| (access::LABEL.to_owned(), label));
+            self.put_image(&full, target.clone(), labels.into_iter().collect()).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes one name. With the last one of an image containerd collects its content, before this returns if `wait`.
+    pub async fn delete_image(&self, name: &str, wait: bool) -> Result<()> {
+        let request = DeleteImageRequest { name: name.to_owned(), sync: wait, ..DeleteImageRequest::default() };
+        gone_is_fine(answered(self.images().delete(self.stream_request(request)).await, "delete image", name))
+    }
+
+    /// Nothing is remembered of an image that is gone.
+    pub fn forget_image(&self, target: &str) {
+        self.inner.images.lock().unwrap_or_else(PoisonError::into_inner).remove(target);
+    }
+
     async fn resolve(&self, record: Record) -> Result<Image> {
         let target = record.target.unwrap_or_default();
         let known = self.inner.images.lock().unwrap_or_else(PoisonError::into_inner).get(&target.digest).cloned();
@@ -142,16 +198,18 @@ impl Runtime {
             Ok(name) if !record.labels.contains_key(IMPORTED) => format!("{}@{}", name.repository, target.digest),
             _ => resolved.id.clone(),
         };
-        Ok(Image { name: record.name, image_id, target: target.digest, resolved })
+        let access = Access::of(record.labels.get(access::LABEL).map(String::as_str));
+        Ok(Image { name: record.name, image_id, target: target.digest, resolved, access })
     }
 
-    async fn resolve_target(&self, target: &Descriptor) -> Result<Resolved> {
+    pub async fn resolve_target(&self, target: &Descriptor) -> Result<Resolved> {
         let manifest_digest = if is_index(&target.media_type) {
             let index: ImageIndex = self.read_json("image index", &target.digest).await?;
-            choose_manifest(&index).ok_or_else(|| Error::Invalid {
+            let chosen = platform::choose(&index, platform::architecture()).ok_or_else(|| Error::Invalid {
                 what: format!("image index {}", target.digest),
-                problem: format!("no manifest for linux/{}", architecture()),
-            })?
+                problem: format!("no match for platform in manifest: linux/{}", platform::architecture()),
+            })?;
+            chosen.digest().to_string()
         } else {
             target.digest.clone()
         };
@@ -179,66 +237,13 @@ impl Runtime {
         let chain_id = chain_ids(&diff_ids).pop().unwrap_or_default();
         Ok(Resolved { id: config_digest, layers, diff_ids, chain_id, config, size })
     }
-
-    /// Makes sure the image's layers exist as snapshots. Cheap when they do.
-    pub async fn unpack_image(&self, image: &Image) -> Result<()> {
-        let resolved = &image.resolved;
-        if self.snapshot_exists(&resolved.chain_id).await? {
-            return Ok(());
-        }
-        let leased = self.leased("unpack").await?;
-        let unpacked = leased.unpack_layers(resolved).await;
-        leased.end_lease().await?;
-        unpacked
-    }
-
-    async fn unpack_layers(&self, resolved: &Resolved) -> Result<()> {
-        let mut parent = String::new();
-        for (layer, chain_id) in resolved.layers.iter().zip(chain_ids(&resolved.diff_ids)) {
-            if !self.snapshot_exists(&chain_id).await? {
-                let key = format!("extract-{} {chain_id}", uuid::Uuid::new_v4());
-                let mounts = self.prepare_layer(&key, &parent).await?;
-                let request = ApplyRequest { diff: Some(layer.clone()), mounts, ..ApplyRequest::default() };
-                let applied = DiffClient::new(self.channel()).apply(self.request(request)).await;
-                if let Err(error) = answered(applied, "unpack layer", &layer.digest) {
-                    self.remove_snapshot(&key).await?;
-                    return Err(error);
-                }
-                self.commit_snapshot(&key, &chain_id).await?;
-            }
-            parent = chain_id;
-        }
-        // The config keeps the snapshots: garbage collection follows image -> manifest -> config -> top snapshot.
-        let reference = format!("containerd.io/gc.ref.snapshot.{}", self.snapshotter());
-        self.label_blob(&resolved.id, HashMap::from([(reference, parent)])).await
-    }
 }
 
-pub(super) fn is_index(media_type: &str) -> bool {
+pub(crate) fn is_index(media_type: &str) -> bool {
     matches!(
         media_type,
         "application/vnd.oci.image.index.v1+json" | "application/vnd.docker.distribution.manifest.list.v2+json"
     )
-}
-
-/// This machine's architecture in the words of image indexes.
-pub fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
-}
-
-fn choose_manifest(index: &ImageIndex) -> Option<String> {
-    let wanted = Arch::from(architecture());
-    let fits = |manifest: &&oci_spec::image::Descriptor| {
-        manifest
-            .platform()
-            .as_ref()
-            .is_none_or(|platform| platform.os() == &Os::Linux && platform.architecture() == &wanted)
-    };
-    index.manifests().iter().find(fits).map(|manifest| manifest.digest().to_string())
 }
 
 /// Names of the snapshots under an image: each is the digest of the one below and the layer's diff id.
@@ -254,11 +259,11 @@ pub(super) fn chain_ids(diff_ids: &[String]) -> Vec<String> {
     chain
 }
 
-pub(super) fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", hex(&Sha256::digest(bytes)))
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         write!(text, "{byte:02x}").expect("writing to a string cannot fail");

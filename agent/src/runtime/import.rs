@@ -18,8 +18,8 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Error, Result, Runtime,
-    content::JSON_BYTES_MAX,
-    image::{IMPORTED, digest, hex, is_index},
+    content::{JSON_BYTES_MAX, references},
+    image::{IMPORTED, PINNED, digest, hex, is_index},
 };
 use crate::image::name::Name;
 
@@ -65,8 +65,9 @@ impl Runtime {
         };
         let mut names = Vec::new();
         for (name, target) in targets {
-            let labels = HashMap::from([(IMPORTED.to_owned(), "true".to_owned())]);
-            self.put_image(&name, target, labels).await?;
+            // Pinned: no registry could bring it back after garbage collection.
+            let labels = [(IMPORTED, "true"), PINNED].map(|(key, value)| (key.to_owned(), value.to_owned()));
+            self.put_image(&name, target, labels.into()).await?;
             if let Some(image) = self.find_image(&name).await? {
                 self.unpack_image(&image).await?;
             }
@@ -150,7 +151,7 @@ impl Runtime {
                     children.push(blob_digest);
                 }
             }
-            self.copy_blob(archive, &path, digest, content_references(&children)).await
+            self.copy_blob(archive, &path, digest, references(&children)).await
         })
     }
 
@@ -205,8 +206,7 @@ impl Runtime {
                 ..Descriptor::default()
             };
             let size = manifest.len() as u64;
-            self.write_blob(&target.digest, size, std::io::Cursor::new(manifest), content_references(&children))
-                .await?;
+            self.write_blob(&target.digest, size, std::io::Cursor::new(manifest), references(&children)).await?;
             for name in image.repo_tags.unwrap_or_default() {
                 targets.push((full_name(&name)?, target.clone()));
             }
@@ -221,11 +221,6 @@ fn full_name(name: &str) -> Result<String> {
 
 fn invalid(what: &str, problem: impl Into<String>) -> Error {
     Error::Invalid { what: what.to_owned(), problem: problem.into() }
-}
-
-fn content_references(digests: &[String]) -> HashMap<String, String> {
-    let label = |(index, digest): (usize, &String)| (format!("containerd.io/gc.ref.content.{index}"), digest.clone());
-    digests.iter().enumerate().map(label).collect()
 }
 
 fn blob_path(digest: &str) -> String {

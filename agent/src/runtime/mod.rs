@@ -12,8 +12,10 @@ pub mod import;
 pub mod lease;
 pub mod namespace;
 pub mod options;
+pub mod plugin;
 pub mod snapshot;
 pub mod task;
+pub mod unpack;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -64,6 +66,15 @@ impl Error {
     }
     pub fn is_already_exists(&self) -> bool {
         self.code() == Some(tonic::Code::AlreadyExists)
+    }
+    /// Bytes that are not what their digest says.
+    pub fn is_wrong_content(&self) -> bool {
+        self.code() == Some(tonic::Code::FailedPrecondition)
+    }
+    /// Another writer has the same unfinished blob open.
+    pub fn is_locked(&self) -> bool {
+        matches!(self, Error::Call { status, .. }
+            if status.code() == tonic::Code::Unavailable && status.message().contains("locked"))
     }
     /// containerd does not answer; nothing is known about the object.
     pub fn is_unavailable(&self) -> bool {

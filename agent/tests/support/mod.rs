@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first thing that is not as it must be")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod registry;
+
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
@@ -212,8 +214,8 @@ impl Drop for Containerd {
     }
 }
 
-/// An archive as `docker save` writes it: static busybox with its common names, image `localhost/busybox:test`.
-pub fn busybox_archive(directory: &Path) -> PathBuf {
+/// A layer with static busybox, its common names, and what a container needs beside.
+pub fn busybox_layer() -> Vec<u8> {
     let mut layer = tar::Builder::new(Vec::new());
     let mut add = |path: &str, contents: &[u8], mode: u32| {
         let mut header = tar::Header::new_gnu();
@@ -240,10 +242,15 @@ pub fn busybox_archive(directory: &Path) -> PathBuf {
         header.set_size(0);
         layer.append_data(&mut header, name, std::io::empty()).expect("append to the layer");
     }
-    let layer = layer.into_inner().expect("finish the layer");
+    layer.into_inner().expect("finish the layer")
+}
+
+/// An archive as `docker save` writes it, image `localhost/busybox:test`.
+pub fn busybox_archive(directory: &Path) -> PathBuf {
+    let layer = busybox_layer();
     let digest = sha256(&layer);
     let config = json!({
-        "architecture": agent::runtime::image::architecture(),
+        "architecture": agent::image::platform::architecture(),
         "os": "linux",
         "config": {"Env": ["PATH=/bin", "FROM_IMAGE=yes"], "Cmd": ["sh"], "WorkingDir": "/tmp"},
         "rootfs": {"type": "layers", "diff_ids": [digest]},
@@ -279,11 +286,17 @@ pub struct Board {
     pods: watch::Sender<HashMap<String, Value>>,
     pub events: Arc<Mutex<Vec<String>>>,
     pub config_maps: Arc<Mutex<HashMap<String, Value>>>,
+    pub secrets: Arc<Mutex<HashMap<String, Value>>>,
 }
 
 impl Default for Board {
     fn default() -> Self {
-        Self { pods: watch::Sender::new(HashMap::new()), events: Arc::default(), config_maps: Arc::default() }
+        Self {
+            pods: watch::Sender::new(HashMap::new()),
+            events: Arc::default(),
+            config_maps: Arc::default(),
+            secrets: Arc::default(),
+        }
     }
 }
 
@@ -293,8 +306,9 @@ impl Cluster for Board {
         let found = self.config_maps.lock().unwrap().get(name).cloned();
         Ok(found.map(|value| Arc::new(serde_json::from_value(value).unwrap())))
     }
-    async fn secret(&self, _: &str, _: &str) -> Result<Option<Arc<Secret>>, cluster::Error> {
-        Ok(None)
+    async fn secret(&self, _: &str, name: &str) -> Result<Option<Arc<Secret>>, cluster::Error> {
+        let found = self.secrets.lock().unwrap().get(name).cloned();
+        Ok(found.map(|value| Arc::new(serde_json::from_value(value).unwrap())))
     }
     async fn token(&self, _: &str, _: &str, request: &TokenRequest) -> Result<TokenRequest, cluster::Error> {
         Ok(request.clone())
@@ -352,6 +366,11 @@ impl Board {
         self.wait(pod, phase, |object| object["status"]["phase"] == phase).await
     }
 
+    /// Events so far that contain a text.
+    pub fn events_with(&self, text: &str) -> Vec<String> {
+        self.events.lock().unwrap().iter().filter(|event| event.contains(text)).cloned().collect()
+    }
+
     pub fn get(&self, pod: &str) -> Value {
         self.pods.borrow().get(pod).cloned().unwrap_or_default()
     }
@@ -376,6 +395,8 @@ impl Node {
         options.log_dir = directory.join("pods");
         options.container_log_dir = directory.join("containers");
         options.cni_config_dir = directory.join("no-cni");
+        options.registry_config_dir = directory.join("certs.d");
+        options.registry_credentials = Some(directory.join("config.json"));
         // Names and ranges of our own: other tests run at the same time.
         let own = containerd.number;
         options.bridge = containerd.bridge();
