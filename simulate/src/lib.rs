@@ -12,8 +12,8 @@ mod behaviour;
 mod heartbeat;
 mod objects;
 mod options;
-mod plan;
 mod pods;
+mod progress;
 mod runtime;
 mod status;
 

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1;
 use serde::Deserialize;
 
 use crate::behaviour::Annotations;
-use crate::plan::{Report, Restart, State};
+use crate::progress::{Report, Restart, State};
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -17,7 +17,7 @@ use tracing::debug;
 use crate::behaviour::Behaviour;
 use crate::objects::Pod;
 use crate::options::{Options, Timing};
-use crate::plan::{Facts, Report, Step, Wanted, plan};
+use crate::progress::{Facts, Report, Step, Wanted, plan};
 use crate::runtime::Runtime;
 use crate::status;
 
@@ -192,7 +192,11 @@ impl Pods {
         let next_address = &mut self.next_address;
         let timing = &self.timing;
         let seat = self.seats.entry(Arc::clone(&uid)).or_insert_with(|| Seat {
-            behaviour: Behaviour::new(&pod.metadata.annotations, timing, pod.restart == crate::plan::Restart::Always),
+            behaviour: Behaviour::new(
+                &pod.metadata.annotations,
+                timing,
+                pod.restart == crate::progress::Restart::Always,
+            ),
             pod: Arc::clone(pod),
             wanted: Wanted::Running,
             seen: Instant::now(),

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::objects::{ContainerSpec, Pod};
-use crate::plan::{Report, State};
+use crate::progress::{Report, State};
 
 /// The patch; its `metadata.uid` keeps it from a later pod of the same name.
 pub fn patch(pod: &Pod, report: &Report, node: Ipv4Addr, address: Ipv4Addr, now: Timestamp) -> Value {
