@@ -65,6 +65,7 @@ pub async fn run(client: Client, mut options: Options, shutdown: CancellationTok
     tasks.spawn(server.run(shutdown.clone()));
     let keeper = NodeKeeper::new(&client, &options, addresses.clone(), shared.clone());
     let Some(node) = shutdown.run_until_cancelled(keeper.register()).await else { return Ok(()) };
+    let node = node?;
     shared.sandboxes.set_pod_range(node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()));
     shared.sandboxes.warn_of_rival();
     let uid = node.metadata.uid.clone().unwrap_or_default();

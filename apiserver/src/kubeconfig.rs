@@ -28,7 +28,7 @@ pub fn with_token(server: &str, authority_pem: &str, user: &str, token: &str) ->
 
 /// The administrator's kubeconfig, written to `path` unless it is there already: a server also starts on a full disk.
 pub fn admin(path: &Path, server: &str, cluster: &pki::Cluster) -> Result<(), pki::Error> {
-    let text = with_certificate(server, cluster.authority.certificate_pem(), "kubernetes-admin", &cluster.admin);
+    let text = with_certificate(server, cluster.authority.certificate_pem(), "kubernetes-admin", &cluster.admin.get());
     match std::fs::read_to_string(path) {
         Ok(present) if present == text => Ok(()),
         _ => pki::write_private(path, &text),

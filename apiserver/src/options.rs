@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -26,6 +27,8 @@ pub struct Options {
     pub allow_anonymous: bool,
     /// Further names and addresses for the serving certificate.
     pub serving_names: Vec<String>,
+    /// How long certificates last; a year when unset.
+    pub certificate_lifetime: Option<Duration>,
     /// DNS domain of the cluster; part of the token issuer's name.
     pub cluster_domain: String,
     /// Keys and certificates; see [`Options::load_identity`]. Without, the server makes keys that end with the process.
@@ -55,7 +58,12 @@ impl Options {
         }
         extra.extend(hostname());
         let service_address = Range::parse(&self.service_cidr).ok().and_then(|range| range.address(1));
-        pki::Names { cluster_domain: self.cluster_domain.clone(), service_address, extra }
+        pki::Names {
+            cluster_domain: self.cluster_domain.clone(),
+            service_address,
+            extra,
+            lifetime: self.certificate_lifetime,
+        }
     }
 
     /// The `iss` of service account tokens, and their default audience.
@@ -80,6 +88,7 @@ impl Default for Options {
             advertise_address: None,
             allow_anonymous: true,
             serving_names: Vec::new(),
+            certificate_lifetime: None,
             cluster_domain: "cluster.local".to_owned(),
             identity: None,
             bootstrap: true,

@@ -4,8 +4,6 @@
 //! good is the authenticator's question, so a bad one gets a 401 and not a torn connection); everything a peer can make
 //! this module hold is bounded by the limits below.
 
-mod tls;
-
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -18,17 +16,17 @@ use http::{Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tls::accept;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::authn::certificate;
 use crate::body::{Body, BoxError};
 use crate::pki;
 use crate::server::ApiServer;
@@ -36,8 +34,6 @@ use crate::user::Peer;
 
 /// Open connections. At the limit new ones wait in the kernel's queue. 5,000 nodes with a few connections each fit.
 const CONNECTIONS_MAX: usize = 20_000;
-/// A peer that does not finish its handshake gives its place to another.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// From the start of a request's head, or of waiting for one on an idle HTTP/1 connection, to its end.
 const HEADER_WAIT_MAX: Duration = Duration::from_secs(90);
 /// Bytes of an HTTP/1 request head (request line included), the buffer hyper reads into.
@@ -57,8 +53,6 @@ const DRAIN_MAX: Duration = Duration::from_millis(700);
 /// How much of an unwanted request body is read for the sake of its connection, and for how long (Go's server: 256 KB).
 const DRAIN_BODY_BYTES_MAX: usize = 256 * 1024;
 const DRAIN_BODY_MAX: Duration = Duration::from_secs(5);
-/// Pause after the kernel could not give us a connection (out of descriptors).
-const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -70,6 +64,8 @@ pub enum Error {
     },
     #[error("set up TLS: {0}")]
     Tls(#[from] tls::Error),
+    #[error("set up TLS: {0}")]
+    Authority(#[from] certificate::Error),
 }
 
 /// A bound port that is not served yet. The port is ours from here on, so others may be told its address.
@@ -81,7 +77,9 @@ pub struct Listener {
 
 impl Listener {
     pub async fn bind(address: SocketAddr, identity: &pki::Cluster) -> Result<Self, Error> {
-        let acceptor = TlsAcceptor::from(Arc::new(tls::config(identity)?));
+        let clients = certificate::webpki(identity.authority.certificate())?;
+        let config = tls::server_config(Arc::clone(identity.serving.shown()), Some(clients))?;
+        let acceptor = TlsAcceptor::from(Arc::new(config));
         let bind = |source| Error::Bind { address, source };
         let socket = TcpListener::bind(address).await.map_err(bind)?;
         let address = socket.local_addr().map_err(bind)?;
@@ -96,23 +94,21 @@ impl Listener {
     /// Serves until `shutdown`; then takes no more connections, lets requests under way finish for [`DRAIN_MAX`], and
     /// closes what is left. Watches end by the server's own shutdown, which the caller starts first or together.
     pub async fn run(self, server: ApiServer, shutdown: CancellationToken) {
-        let connections = Connections {
-            server,
-            acceptor: self.acceptor,
-            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            tasks: TaskTracker::new(),
-            drain: shutdown.clone(),
-            close: CancellationToken::new(),
+        let port = accept::Connections::new(self.acceptor, CONNECTIONS_MAX, shutdown.clone());
+        let connections = Connections { server, port: port.clone() };
+        let serve = move |accepted| {
+            let connections = connections.clone();
+            async move { connections.serve(accepted).await }
         };
         tokio::select! {
-            () = connections.accept(&self.socket) => {}
+            () = port.accept(&self.socket, serve) => {}
             () = shutdown.cancelled() => {}
         }
         drop(self.socket);
-        connections.tasks.close();
-        if tokio::time::timeout(DRAIN_MAX, connections.tasks.wait()).await.is_err() {
-            connections.close.cancel();
-            connections.tasks.wait().await;
+        port.tasks.close();
+        if tokio::time::timeout(DRAIN_MAX, port.tasks.wait()).await.is_err() {
+            port.close.cancel();
+            port.tasks.wait().await;
         }
     }
 }
@@ -120,55 +116,13 @@ impl Listener {
 #[derive(Clone)]
 struct Connections {
     server: ApiServer,
-    acceptor: TlsAcceptor,
-    places: Arc<Semaphore>,
-    tasks: TaskTracker,
-    /// Finish what is under way, then close.
-    drain: CancellationToken,
-    /// Close now.
-    close: CancellationToken,
+    port: accept::Connections,
 }
 
 impl Connections {
-    async fn accept(&self, socket: &TcpListener) {
-        loop {
-            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
-            let (stream, address) = match socket.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "accepting a connection failed");
-                    tokio::time::sleep(ACCEPT_RETRY).await;
-                    continue;
-                }
-            };
-            let connections = self.clone();
-            self.tasks.spawn(async move {
-                tokio::select! {
-                    () = connections.serve(stream, address) => {}
-                    () = connections.close.cancelled() => {}
-                }
-                drop(place);
-            });
-        }
-    }
-
-    async fn serve(&self, stream: TcpStream, address: SocketAddr) {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%address, %error, "cannot switch off delay");
-        }
-        let handshake = tokio::time::timeout(HANDSHAKE_MAX, self.acceptor.accept(stream));
-        let stream = tokio::select! {
-            done = handshake => match done {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return tracing::debug!(%address, %error, "TLS handshake failed"),
-                Err(_) => return tracing::debug!(%address, "TLS handshake took too long"),
-            },
-            () = self.drain.cancelled() => return,
-        };
-        let (_, session) = stream.get_ref();
-        let http2 = session.alpn_protocol() == Some(tls::HTTP2);
-        let certificates = session.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned());
-        let peer = Peer::Remote { certificates: certificates.collect(), address };
+    async fn serve(&self, accepted: accept::Accepted) {
+        let accept::Accepted { stream, address, chain, http2 } = accepted;
+        let peer = Peer::Remote { certificates: chain.into_iter().collect(), address };
         let result = if http2 { self.http2(stream, peer).await } else { self.http1(stream, peer).await };
         if let Err(error) = result {
             tracing::debug!(%address, %error, "connection ended");
@@ -176,7 +130,7 @@ impl Connections {
     }
 
     async fn http1(&self, stream: TlsStream<TcpStream>, peer: Peer) -> hyper::Result<()> {
-        let (server, tasks) = (self.server.clone(), self.tasks.clone());
+        let (server, tasks) = (self.server.clone(), self.port.tasks.clone());
         let service = service_fn(move |request| answer(server.clone(), request, peer.clone(), Some(tasks.clone())));
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT_MAX);
@@ -184,7 +138,7 @@ impl Connections {
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
         tokio::select! {
             result = connection.as_mut() => return result,
-            () = self.drain.cancelled() => connection.as_mut().graceful_shutdown(),
+            () = self.port.drain.cancelled() => connection.as_mut().graceful_shutdown(),
         }
         connection.await
     }
@@ -192,14 +146,14 @@ impl Connections {
     async fn http2(&self, stream: TlsStream<TcpStream>, peer: Peer) -> hyper::Result<()> {
         let server = self.server.clone();
         let service = service_fn(move |request| answer(server.clone(), request, peer.clone(), None));
-        let mut builder = http2::Builder::new(Tracked(self.tasks.clone()));
+        let mut builder = http2::Builder::new(self.port.executor());
         builder.timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_WAIT_MAX);
         builder.max_concurrent_streams(STREAMS_MAX).max_header_list_size(HEADER_LIST_BYTES_MAX);
         builder.max_pending_accept_reset_streams(RESET_STREAMS_MAX);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         tokio::select! {
             result = connection.as_mut() => return result,
-            () = self.drain.cancelled() => connection.as_mut().graceful_shutdown(),
+            () = self.port.drain.cancelled() => connection.as_mut().graceful_shutdown(),
         }
         connection.await
     }
@@ -248,16 +202,6 @@ impl Drop for Drained {
             // Too much or too slow: the connection closes, which is what happens without reading anyway.
             drop(tokio::time::timeout(DRAIN_BODY_MAX, Limited::new(body, DRAIN_BODY_BYTES_MAX).collect()).await);
         });
-    }
-}
-
-/// Runs the tasks hyper needs among the connection's own, so that a stop waits for them too.
-#[derive(Clone)]
-struct Tracked(TaskTracker);
-
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tracked {
-    fn execute(&self, future: F) {
-        self.0.spawn(future);
     }
 }
 

@@ -105,6 +105,14 @@ pub struct Server {
     #[arg(long, value_name = "ADDR:PORT", env = "KEELSON_BIND")]
     pub bind: Option<SocketAddr>,
 
+    /// Further names and addresses that clients and nodes reach this server by
+    #[arg(long, value_name = "NAME", value_delimiter = ',', env = "KEELSON_TLS_SAN")]
+    pub tls_san: Option<Vec<String>>,
+
+    /// How long the certificates of servers and nodes last; they are renewed while running [default: 365d]
+    #[arg(long, value_name = "DURATION", env = "KEELSON_CERTIFICATE_LIFETIME")]
+    pub certificate_lifetime: Option<String>,
+
     /// Write the administrator's kubeconfig here [default: DATA_DIR/admin.kubeconfig]
     #[arg(long, value_name = "FILE", env = "KEELSON_WRITE_KUBECONFIG")]
     pub write_kubeconfig: Option<PathBuf>,

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -23,6 +24,8 @@ const DEFAULT_API_PORT: u16 = 6443;
 const DEFAULT_NODE_PORT: u16 = 10250;
 /// Cluster DNS has the tenth address of the Service range, as kubeadm's default.
 const DNS_OFFSET: u32 = 10;
+/// For tests; nobody else should go below days.
+const CERTIFICATE_LIFETIME_MIN: Duration = Duration::from_secs(10);
 /// A configuration file larger than this is a mistake.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -48,6 +51,8 @@ pub struct Etcd {
 pub struct Settings {
     pub data_dir: PathBuf,
     pub bind: SocketAddr,
+    pub tls_san: Vec<String>,
+    pub certificate_lifetime: Duration,
     pub write_kubeconfig: PathBuf,
     pub components: Vec<Component>,
     pub kubeconfig: Option<PathBuf>,
@@ -166,6 +171,8 @@ pub fn merge(over: Server, under: Server) -> Server {
         config: over.config,
         data_dir: over.data_dir.or(under.data_dir),
         bind: over.bind.or(under.bind),
+        tls_san: over.tls_san.or(under.tls_san),
+        certificate_lifetime: over.certificate_lifetime.or(under.certificate_lifetime),
         write_kubeconfig: over.write_kubeconfig.or(under.write_kubeconfig),
         no_agent: over.no_agent || under.no_agent,
         components: over.components.or(under.components),
@@ -256,6 +263,18 @@ pub fn resolve_agent(given: Agent) -> Result<AgentSettings> {
     })
 }
 
+fn lifetime(text: &str) -> Result<Duration> {
+    let lifetime = crate::token::duration(text);
+    let lifetime = lifetime.map_err(|problem| anyhow::anyhow!("--certificate-lifetime: {problem}"))?;
+    if lifetime < CERTIFICATE_LIFETIME_MIN {
+        bail!(
+            "--certificate-lifetime {text}: at least {} s are needed to renew in time",
+            CERTIFICATE_LIFETIME_MIN.as_secs()
+        );
+    }
+    Ok(lifetime)
+}
+
 fn label(text: &str) -> Result<(String, String)> {
     let (key, value) = text.split_once('=').unwrap_or((text, ""));
     let mut problems = api::name::qualified_name(key);
@@ -319,6 +338,8 @@ pub fn resolve(given: Server) -> Result<Settings> {
     Ok(Settings {
         write_kubeconfig: given.write_kubeconfig.unwrap_or_else(|| data_dir.join("admin.kubeconfig")),
         bind: given.bind.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, DEFAULT_API_PORT).into()),
+        tls_san: given.tls_san.unwrap_or_default(),
+        certificate_lifetime: lifetime(given.certificate_lifetime.as_deref().unwrap_or("365d"))?,
         components,
         kubeconfig: given.kubeconfig,
         store,

@@ -26,6 +26,8 @@ use crate::config::{self, Settings};
 use crate::server::Parts;
 use crate::state;
 
+/// How often the age of certificates is looked at.
+const CERTIFICATES_LOOKED_AT: Duration = Duration::from_secs(60);
 /// Longest wait for the objects of a new cluster; they take some tens of milliseconds.
 const BOOTSTRAP_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -47,6 +49,8 @@ pub async fn start(settings: &Settings) -> Result<ControlPlane> {
         data_dir: settings.data_dir.clone(),
         service_cidr: settings.service_cidr.clone(),
         advertise_address: settings.node_ip,
+        serving_names: settings.tls_san.clone(),
+        certificate_lifetime: Some(settings.certificate_lifetime),
         ..apiserver::Options::default()
     };
     let identity =
@@ -81,7 +85,13 @@ impl ControlPlane {
         Arc::new(ClusterSigner(Arc::clone(&self.identity)))
     }
 
-    pub fn serve(self, parts: &mut Parts) {
+    pub fn serve(self, settings: &Settings, parts: &mut Parts) {
+        let (identity, settings, address) = (Arc::clone(&self.identity), settings.clone(), self.address);
+        let stop = parts.stop.clone();
+        parts.spawn("certificates", async move {
+            keep_certificates(&settings, address, &identity, &stop).await;
+            Ok(())
+        });
         let stop = parts.stop.clone();
         parts.spawn("API server", async move {
             let watches = {
@@ -97,14 +107,35 @@ impl ControlPlane {
     }
 }
 
-/// Longest life of a certificate signed on request (upstream's `--cluster-signing-duration`).
-const SIGNED_LIFETIME_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// Renews this server's certificates when they near their end. Looked at often, as a clock may jump: it costs nothing.
+async fn keep_certificates(
+    settings: &Settings,
+    address: SocketAddr,
+    identity: &pki::Cluster,
+    stop: &CancellationToken,
+) {
+    let pause = CERTIFICATES_LOOKED_AT.min(settings.certificate_lifetime / 20);
+    while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+        let renewed = identity.renew(Timestamp::now()).context("renew the server's certificates");
+        let written = renewed.and_then(|renewed| match renewed {
+            true => write_kubeconfigs(settings, address, identity).map(|()| true),
+            false => Ok(false),
+        });
+        match written {
+            Ok(true) => tracing::info!("the server's certificates were renewed"),
+            Ok(false) => {}
+            Err(error) => tracing::error!("trying again: {error:#}"),
+        }
+    }
+}
 
 struct ClusterSigner(Arc<pki::Cluster>);
 
 impl Signer for ClusterSigner {
     fn sign(&self, request: &[u8], usages: &[&str], lifetime: Option<Duration>) -> Result<String, String> {
-        let lifetime = lifetime.unwrap_or(SIGNED_LIFETIME_MAX).min(SIGNED_LIFETIME_MAX);
+        // Upstream's `--cluster-signing-duration`: what is asked for is granted up to it.
+        let longest = self.0.lifetime();
+        let lifetime = lifetime.unwrap_or(longest).min(longest);
         let validity = pki::Validity { now: Timestamp::now(), lifetime };
         let signed = self.0.authority.sign_request(request, usages.iter().copied(), validity);
         signed.map_err(|error| error.to_string())

@@ -43,7 +43,7 @@ pub async fn run(settings: Settings) -> Result<()> {
     let address = control_plane.as_ref().map(|c| c.address);
     let supervision = Supervision { api: control_plane.as_ref().map(|c| c.api.clone()), agent: parts.agent.clone() };
     if let Some(control_plane) = control_plane {
-        control_plane.serve(&mut parts);
+        control_plane.serve(&settings, &mut parts);
     }
     announce(&settings, address);
 

@@ -106,6 +106,7 @@ pub fn controllers(client: &Client, caches: &Caches, options: &Options) -> Vec<A
     ];
     all.push(Arc::new(controllers::certificates::Approver::new(caches, &options.cluster_cidrs)));
     all.push(Arc::new(controllers::certificates::Cleaner::new(caches)));
+    all.push(Arc::new(controllers::bootstraptoken::TokenCleaner::new(caches)));
     if let Some(signer) = options.signer.clone() {
         all.push(Arc::new(controllers::certificates::Signing::new(caches, signer)));
     }

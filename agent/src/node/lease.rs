@@ -41,6 +41,12 @@ pub async fn keep(client: Client, node_name: String, node_uid: String, shutdown:
     }
 }
 
+/// When the node's lease was last renewed, by whomever.
+pub async fn renewed_at(client: &Client, node: &str) -> Result<Option<Timestamp>, Error> {
+    let found = client.api::<Lease>().find(&ObjectKey::new(NAMESPACE, node)).await?;
+    Ok(found.and_then(|lease| lease.spec?.renew_time).map(|time| time.0))
+}
+
 /// With the lease as last seen this is one write; without, it is read or created first.
 async fn renew(api: &Api<Lease>, node: &str, uid: &str, held: Option<Lease>, now: Timestamp) -> Result<Lease, Error> {
     let key = ObjectKey::new(NAMESPACE, node);

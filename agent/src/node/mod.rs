@@ -29,6 +29,8 @@ const REGISTER_RETRY: Duration = Duration::from_millis(500);
 pub enum Error {
     #[error("node {node:?}: {action}")]
     Call { node: String, action: &'static str, source: api_client::Error },
+    #[error("{0}")]
+    Taken(String),
     #[error("no address of this host found; give one with --node-ip")]
     NoAddress,
 }
@@ -64,11 +66,13 @@ impl NodeKeeper {
         move |source| Error::Call { node, action, source }
     }
 
-    /// Creates the node or takes over the one there is, and writes its first status. Tries until it works.
-    pub async fn register(&self) -> Node {
+    /// Creates the node or takes over the one there is, and writes its first status. Tries until it works, or the name is another's.
+    pub async fn register(&self) -> Result<Node, Error> {
         loop {
             match self.try_register().await {
-                Ok(node) => return node,
+                Ok(node) => return Ok(node),
+                // Trying again cannot help, and would go on taking the other's place.
+                Err(error @ Error::Taken(_)) => return Err(error),
                 Err(error) => {
                     let error = chain(&error);
                     self.options.progress.waits_for(format!("the node to be registered: {error}"));
@@ -76,6 +80,17 @@ impl NodeKeeper {
                 }
             }
             tokio::time::sleep(REGISTER_RETRY).await;
+        }
+    }
+
+    /// Whether the Node that is there is this machine's.
+    async fn check_name(&self, node: &Node) -> Result<(), Error> {
+        let renewed =
+            lease::renewed_at(self.api.client(), &self.name).await.map_err(self.failed("read the lease of"))?;
+        let key = self.own_key();
+        match plan::taken(node, key.as_deref(), &self.facts.machine_id, renewed, Timestamp::now()) {
+            Some(why) => Err(Error::Taken(why)),
+            None => Ok(()),
         }
     }
 
@@ -90,6 +105,7 @@ impl NodeKeeper {
         let annotations = plan::annotations(self.own_key().as_deref());
         let node = match self.api.find(&self.key()).await.map_err(self.failed("get"))? {
             Some(node) => {
+                self.check_name(&node).await?;
                 let patch = json!({"metadata": {"labels": labels, "annotations": annotations}});
                 let answer = self.api.patch(&self.key(), &Patch::Strategic(patch)).await;
                 answer.map(|(updated, _)| updated).or_else(
@@ -163,8 +179,11 @@ impl NodeKeeper {
                 match self.write(&status).await {
                     Ok(fresh) => (node, written_at) = (fresh, Instant::now()),
                     Err(Error::Call { source, .. }) if source.is_not_found() => {
-                        let Some(fresh) = shutdown.run_until_cancelled(self.register()).await else { return };
-                        (node, written_at) = (fresh, Instant::now());
+                        match shutdown.run_until_cancelled(self.register()).await {
+                            Some(Ok(fresh)) => (node, written_at) = (fresh, Instant::now()),
+                            Some(Err(error)) => tracing::error!("{error}"),
+                            None => return,
+                        }
                     }
                     Err(error) => {
                         let error = chain(&error);

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::core::v1::{NodeCondition, NodeStatus},
+    api::core::v1::{Node, NodeCondition, NodeStatus},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use serde_json::{Value, json};
@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use super::facts::Facts;
 use crate::runtime::image::Listed;
 
+/// A lease renewed within this time has somebody who renews it (the kubelet's lease duration).
+const LEASE_FRESH: SignedDuration = SignedDuration::from_secs(40);
 /// Images listed in the status, largest first (kubelet's `nodeStatusMaxImages`).
 const IMAGES_MAX: usize = 50;
 /// Names listed of one image (kubelet's `MaxNamesPerImageInNodeStatus`), those with its digest first.
@@ -59,6 +61,31 @@ pub fn labels(name: &str, given: &[(String, String)]) -> BTreeMap<String, String
         ("beta.kubernetes.io/arch", architecture),
     ];
     own.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).chain(given.iter().cloned()).collect()
+}
+
+/// Why this machine must not be the node of its name: the Node that is there belongs to another key, or another machine
+/// keeps it alive. `renewed` is when its lease was last renewed.
+pub fn taken(
+    node: &Node,
+    key: Option<&str>,
+    machine_id: &str,
+    renewed: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<String> {
+    let name = node.metadata.name.as_deref().unwrap_or_default();
+    let theirs = node.metadata.annotations.as_ref().and_then(|a| a.get(crate::certificates::NODE_KEY));
+    let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
+    let other = info.map(|info| info.machine_id.as_str()).filter(|id| !id.is_empty() && *id != machine_id);
+    let alive = renewed.is_some_and(|at| now.duration_since(at) < LEASE_FRESH);
+    let why = match (theirs, key) {
+        (Some(theirs), Some(own)) if theirs != own => "it was registered with another key".to_owned(),
+        (Some(theirs), Some(own)) if theirs == own => return None,
+        _ => format!("the machine with id {} keeps it alive", other.filter(|_| alive)?),
+    };
+    Some(format!(
+        "node name {name:?} is taken: {why}. Give this machine another name (--node-name), or, if that machine is gone, \
+         delete its Node (kubectl delete node {name})"
+    ))
 }
 
 /// Annotations a node has by itself.
@@ -196,10 +223,10 @@ pub fn differs(before: Option<&NodeStatus>, status: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
-    use k8s_openapi::api::core::v1::NodeStatus;
+    use k8s_openapi::api::core::v1::{Node, NodeStatus};
     use serde_json::Value;
 
-    use super::{Health, Input, differs, labels, status};
+    use super::{Health, Input, differs, labels, status, taken};
     use crate::{node::facts::Facts, runtime::image::Listed};
 
     fn facts() -> Facts {
@@ -273,6 +300,28 @@ mod tests {
             of(&Health { network: Some("x".into()), ..healthy() }, Some(&parsed(&later)), "2026-01-01T00:02:00Z");
         assert!(differs(Some(&parsed(&later)), &sick));
         assert_eq!(sick["conditions"][3]["lastTransitionTime"], "2026-01-01T00:02:00Z");
+    }
+
+    #[test]
+    fn a_name_is_taken_by_another_key_or_a_living_machine() {
+        let node = |key: Option<&str>| -> Node {
+            let annotations = key.map(|key| serde_json::json!({"keelson.io/node-key": key}));
+            let status = serde_json::json!({"nodeInfo": {
+                "machineID": "m1", "systemUUID": "", "bootID": "", "kernelVersion": "", "osImage": "",
+                "containerRuntimeVersion": "", "kubeletVersion": "", "kubeProxyVersion": "", "operatingSystem": "",
+                "architecture": "",
+            }});
+            let metadata = serde_json::json!({"name": "n1", "annotations": annotations});
+            serde_json::from_value(serde_json::json!({"metadata": metadata, "status": status})).unwrap()
+        };
+        let now = "2026-01-01T00:01:00Z".parse().unwrap();
+        let (fresh, stale) =
+            (Some("2026-01-01T00:00:50Z".parse().unwrap()), Some("2026-01-01T00:00:00Z".parse().unwrap()));
+        assert!(taken(&node(Some("a")), Some("b"), "m1", stale, now).unwrap().contains("another key"));
+        assert_eq!(taken(&node(Some("a")), Some("a"), "m2", fresh, now), None, "the disk moved with its key");
+        assert!(taken(&node(None), None, "m2", fresh, now).unwrap().contains("id m1 keeps it alive"));
+        assert_eq!(taken(&node(None), None, "m1", fresh, now), None, "our own, from before a restart");
+        assert_eq!(taken(&node(None), None, "m2", stale, now), None, "a server that moved to another machine");
     }
 
     #[test]

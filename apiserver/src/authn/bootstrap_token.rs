@@ -23,21 +23,37 @@ pub fn split(token: &str) -> Option<(&str, &str)> {
     (id.len() == ID_BYTES && secret.len() == SECRET_BYTES && plain(id) && plain(secret)).then_some((id, secret))
 }
 
+/// Why a token is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No such token, for all its sender is told.
+    Invalid,
+    /// Said only to those who have the secret.
+    Expired(String),
+}
+
 /// The user a token speaks for, when its Secret says so. `now` in seconds since the epoch.
-pub fn user(object: &Value, id: &str, secret: &str, now: i64) -> Option<User> {
+pub fn user(object: &Value, id: &str, secret: &str, now: i64) -> Result<User, Refusal> {
+    let user = unexpired(object, id, secret).ok_or(Refusal::Invalid)?;
+    match field(object, "expiration") {
+        Some(at) if at.parse::<Timestamp>().map_err(|_| Refusal::Invalid)?.as_second() <= now => {
+            Err(Refusal::Expired(at))
+        }
+        _ => Ok(user),
+    }
+}
+
+fn field(object: &Value, name: &str) -> Option<String> {
+    let bytes = STANDARD.decode(object["data"].get(name)?.as_str()?).ok()?;
+    String::from_utf8(bytes).ok()
+}
+
+fn unexpired(object: &Value, id: &str, secret: &str) -> Option<User> {
     if object["type"] != SECRET_TYPE || api::meta::deletion_timestamp(object).is_some() {
         return None;
     }
-    let field = |name: &str| {
-        let bytes = STANDARD.decode(object["data"].get(name)?.as_str()?).ok()?;
-        String::from_utf8(bytes).ok()
-    };
+    let field = |name: &str| field(object, name);
     if !same(field("token-secret")?.as_bytes(), secret.as_bytes()) || field("token-id")? != id {
-        return None;
-    }
-    if let Some(expiration) = field("expiration")
-        && expiration.parse::<Timestamp>().ok()?.as_second() <= now
-    {
         return None;
     }
     if field("usage-bootstrap-authentication")? != "true" {
@@ -107,10 +123,14 @@ mod tests {
         let set = |field: &'static str, value: &'static str| {
             stored(move |o| o["data"][field] = STANDARD.encode(value).into())
         };
-        let good = |object: &Value| user(object, "abcdef", SECRET, 1_800_000_000).is_some();
+        let good = |object: &Value| user(object, "abcdef", SECRET, 1_800_000_000).is_ok();
         assert!(!good(&set("token-secret", "0123456789abcdeX")));
         assert!(!good(&set("token-id", "abcdeX")));
         assert!(!good(&set("expiration", "2020-01-01T00:00:00Z")));
+        let expired = set("expiration", "2020-01-01T00:00:00Z");
+        let told = Refusal::Expired("2020-01-01T00:00:00Z".into());
+        assert_eq!(user(&expired, "abcdef", SECRET, 1_800_000_000), Err(told));
+        assert_eq!(user(&expired, "abcdef", "0000000000000000", 1_800_000_000), Err(Refusal::Invalid));
         assert!(!good(&set("expiration", "soon")));
         assert!(!good(&set("usage-bootstrap-authentication", "false")));
         assert!(!good(&set("auth-extra-groups", "system:masters")));

@@ -5,8 +5,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustls::RootCertStore;
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest, Sha256};
@@ -112,12 +110,8 @@ fn within(verified: &Verified, now: i64) -> Result<(), Error> {
 
 /// Verifies client chains against one authority; also says which names the handshake hints at.
 pub(crate) fn webpki(authority: &CertificateDer<'static>) -> Result<Arc<dyn ClientCertVerifier>, Error> {
-    let mut roots = RootCertStore::empty();
-    roots.add(authority.clone()).map_err(|e| Error::Authority(e.to_string()))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-        .build()
-        .map_err(|e| Error::Authority(e.to_string()))
+    let verifier = tls::root(authority.clone()).and_then(tls::client_verifier);
+    verifier.map_err(|error| Error::Authority(error.to_string()))
 }
 
 #[cfg(test)]

@@ -48,6 +48,8 @@ pub struct Authenticated {
 pub enum TokenError {
     #[error("invalid bearer token")]
     Invalid,
+    #[error("bootstrap token {id} expired at {at}")]
+    Expired { id: String, at: String },
     #[error("[invalid bearer token, {0}]")]
     ServiceAccount(#[from] token::Error),
 }
@@ -111,7 +113,11 @@ impl Authenticator {
             let good = self.bearer(server, &token, &self.audiences, now).await;
             return good.map(|good| Authenticated { user: good.user }).map_err(|error| {
                 tracing::debug!(%error, "bearer token not accepted");
-                Status::unauthorized()
+                match error {
+                    // Who has the secret of an expired token may know; a machine's operator has to.
+                    TokenError::Expired { .. } => Status::new(401, "Unauthorized", error.to_string()),
+                    _ => Status::unauthorized(),
+                }
             });
         }
         if server.options.allow_anonymous {
@@ -140,9 +146,15 @@ impl Authenticator {
         let Some((id, secret)) = bootstrap_token::split(token) else { return Err(TokenError::Invalid) };
         let key = format!("kube-system/{}{id}", bootstrap_token::SECRET_PREFIX);
         let found = server.resource("", "secrets").and_then(|(_, cache)| cache.snapshot().get(&key).map(|i| i.value()));
-        let user = found.and_then(|found| bootstrap_token::user(&found, id, secret, now));
+        let user = match found {
+            Some(found) => bootstrap_token::user(&found, id, secret, now),
+            None => Err(bootstrap_token::Refusal::Invalid),
+        };
         let implied = audiences.iter().filter(|a| self.audiences.contains(a)).cloned().collect();
-        user.map(|user| Bearer { user, audiences: implied }).ok_or(TokenError::Invalid)
+        user.map(|user| Bearer { user, audiences: implied }).map_err(|refusal| match refusal {
+            bootstrap_token::Refusal::Invalid => TokenError::Invalid,
+            bootstrap_token::Refusal::Expired(at) => TokenError::Expired { id: id.to_owned(), at },
+        })
     }
 
     fn claims(&self, token: &str) -> Result<Arc<Claims>, token::Error> {

@@ -8,10 +8,8 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::ServerName;
+use tls::AcceptAny;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -39,9 +37,7 @@ pub enum Error {
     #[error("{0}")]
     Http(#[from] hyper::Error),
     #[error("set up TLS towards nodes: {0}")]
-    Tls(#[from] rustls::Error),
-    #[error("set up TLS towards nodes: {0}")]
-    Keys(#[from] pki::Error),
+    Tls(#[from] tls::Error),
 }
 
 /// How to protect a connection.
@@ -67,19 +63,10 @@ impl std::fmt::Debug for NodeClient {
 
 impl NodeClient {
     pub fn new(identity: &pki::Cluster) -> Result<Self, Error> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut roots = RootCertStore::empty();
-        roots.add(identity.authority.certificate().clone())?;
-        let client = &identity.kubelet_client;
-        let node = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(client.chain()?, client.key()?)?;
-        let unverified = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-            .with_no_client_auth();
+        let servers = tls::server_verifier(tls::root(identity.authority.certificate().clone())?)?;
+        let own = Arc::clone(identity.kubelet_client.shown());
+        let node = tls::client_config(servers, Some(own))?;
+        let unverified = tls::client_config(Arc::new(AcceptAny(tls::provider())), None)?;
         Ok(Self { node: Arc::new(node).into(), unverified: Arc::new(unverified).into() })
     }
 
@@ -123,39 +110,3 @@ impl NodeClient {
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-/// Accepts any certificate; only for pods and Services a client chose to reach by `https:`.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}

@@ -114,7 +114,7 @@ async fn cluster() -> Running {
 #[tokio::test]
 async fn logs_come_from_the_node_and_its_refusals_become_statuses() {
     let running = cluster().await;
-    let admin = &running.identity.admin;
+    let admin = &running.identity.admin.get();
     let (status, text) = running.get(Some(admin), "/api/v1/namespaces/ns/pods/p/log?tailLines=5&follow=true").await;
     assert_eq!((status, text.as_str()), (StatusCode::OK, "/containerLogs/ns/p/c?follow=true&tailLines=5&stream=All"));
     let (status, text) = running.get(Some(admin), "/api/v1/namespaces/ns/pods/broken/log").await;
@@ -129,7 +129,7 @@ async fn logs_come_from_the_node_and_its_refusals_become_statuses() {
 #[tokio::test]
 async fn an_upgrade_becomes_a_tunnel_of_bytes() {
     let running = cluster().await;
-    let mut stream = running.connect(Some(&running.identity.admin), b"http/1.1").await;
+    let mut stream = running.connect(Some(&running.identity.admin.get()), b"http/1.1").await;
     let head = format!(
         "POST /api/v1/namespaces/ns/pods/p/exec?command=sh&stdin=true HTTP/1.1\r\nhost: localhost\r\n\
          authorization: Bearer {SECRET}\r\nconnection: Upgrade\r\nupgrade: SPDY/3.1\r\n\r\n"
@@ -152,7 +152,7 @@ async fn an_upgrade_becomes_a_tunnel_of_bytes() {
 #[tokio::test]
 async fn without_an_upgrade_exec_is_a_bad_request() {
     let running = cluster().await;
-    let admin = &running.identity.admin;
+    let admin = &running.identity.admin.get();
     let (status, text) = running.get(Some(admin), "/api/v1/namespaces/ns/pods/p/exec?command=sh").await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{text}");
 }

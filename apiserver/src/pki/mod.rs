@@ -1,5 +1,5 @@
-//! The cluster's keys and certificates: made on first start, kept in one directory, re-issued at a start that finds
-//! them near their end or for other names than wanted. Nothing here knows HTTP.
+//! The cluster's keys and certificates: made on first start, kept in one directory, re-issued when they
+//! near their end, while running too, or are for other names than wanted. Nothing here knows HTTP.
 //!
 //! Invariant: a private key never exists on disk with a mode wider than 0600, not even for a moment, and a file is
 //! either the old or the new one in full (written beside, then renamed).
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 pub use authority::Authority;
 pub(crate) use certificate::names_of;
 pub use certificate::{Credential, Subject, Validity};
-pub use cluster::{Cluster, Names};
+pub use cluster::{Cluster, Kept, Names};
 pub use files::write_private;
 
 #[derive(Debug, thiserror::Error)]

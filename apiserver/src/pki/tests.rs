@@ -20,6 +20,7 @@ fn names(extra: &[&str]) -> Names {
         cluster_domain: "cluster.local".into(),
         service_address: Some("10.96.0.1".parse().unwrap()),
         extra: extra.iter().map(|s| (*s).to_owned()).collect(),
+        lifetime: None,
     }
 }
 
@@ -46,8 +47,8 @@ fn a_second_start_finds_everything_as_it_was() {
     let first = Cluster::load_or_create(dir.path(), &names(&["node1"]), at(0)).unwrap();
     let second = Cluster::load_or_create(dir.path(), &names(&["node1"]), at(DAY)).unwrap();
     assert_eq!(first.authority.certificate_pem(), second.authority.certificate_pem());
-    assert_eq!(first.serving.certificate_pem, second.serving.certificate_pem);
-    assert_eq!(first.admin.key_pem, second.admin.key_pem);
+    assert_eq!(first.serving.get().certificate_pem, second.serving.get().certificate_pem);
+    assert_eq!(first.admin.get().key_pem, second.admin.get().key_pem);
     assert_eq!(first.token_key_pem, second.token_key_pem);
 }
 
@@ -56,16 +57,39 @@ fn certificates_follow_names_and_time_and_the_authority_stays() {
     let dir = tempfile::tempdir().unwrap();
     let first = Cluster::load_or_create(dir.path(), &names(&[]), at(0)).unwrap();
     let renamed = Cluster::load_or_create(dir.path(), &names(&["192.0.2.7"]), at(DAY)).unwrap();
-    assert_ne!(first.serving.certificate_pem, renamed.serving.certificate_pem);
-    assert_eq!(first.admin.certificate_pem, renamed.admin.certificate_pem, "only the serving names changed");
-    let facts = Facts::of_pem(&renamed.serving.certificate_pem).unwrap();
+    assert_ne!(first.serving.get().certificate_pem, renamed.serving.get().certificate_pem);
+    assert_eq!(
+        first.admin.get().certificate_pem,
+        renamed.admin.get().certificate_pem,
+        "only the serving names changed"
+    );
+    let facts = Facts::of_pem(&renamed.serving.get().certificate_pem).unwrap();
     for name in ["10.96.0.1", "192.0.2.7", "kubernetes.default.svc.cluster.local", "127.0.0.1", "localhost"] {
         assert!(facts.names.iter().any(|n| n == name), "{name} missing in {:?}", facts.names);
     }
     let old = Cluster::load_or_create(dir.path(), &names(&["192.0.2.7"]), at(330 * DAY)).unwrap();
-    assert_ne!(old.serving.certificate_pem, renamed.serving.certificate_pem);
-    assert_ne!(old.admin.certificate_pem, first.admin.certificate_pem);
+    assert_ne!(old.serving.get().certificate_pem, renamed.serving.get().certificate_pem);
+    assert_ne!(old.admin.get().certificate_pem, first.admin.get().certificate_pem);
     assert_eq!(old.authority.certificate_pem(), first.authority.certificate_pem());
+}
+
+#[test]
+fn a_running_server_renews_what_nears_its_end_and_shows_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let short = Names { lifetime: Some(Duration::from_secs(100)), ..names(&[]) };
+    let cluster = Cluster::load_or_create(dir.path(), &short, at(0)).unwrap();
+    let node = cluster.node_serving("n1", &["192.0.2.7".to_owned()], at(0)).unwrap();
+    let (serving, admin) = (cluster.serving.get(), cluster.admin.get());
+    let shown = |kept: &Kept| kept.shown().get().unwrap().cert[0].clone();
+    let first = shown(&cluster.serving);
+    assert!(!cluster.renew(at(70)).unwrap(), "too early");
+    assert!(cluster.renew(at(85)).unwrap());
+    assert_ne!(cluster.serving.get().certificate_pem, serving.certificate_pem);
+    assert_ne!(cluster.admin.get().certificate_pem, admin.certificate_pem);
+    assert_ne!(shown(&cluster.serving), first);
+    let on_disk = std::fs::read_to_string(dir.path().join("node-n1-serving.crt")).unwrap();
+    assert_ne!(on_disk, node.certificate_pem);
+    assert!(!cluster.renew(at(90)).unwrap(), "all are new");
 }
 
 #[test]
@@ -78,7 +102,7 @@ fn a_foreign_certificate_in_our_place_is_replaced() {
     std::fs::write(dir.path().join("admin.crt"), &admin.certificate_pem).unwrap();
     std::fs::write(dir.path().join("admin.key"), &admin.key_pem).unwrap();
     let again = Cluster::load_or_create(dir.path(), &names(&[]), at(DAY)).unwrap();
-    assert_ne!(again.admin.certificate_pem, admin.certificate_pem);
+    assert_ne!(again.admin.get().certificate_pem, admin.certificate_pem);
 }
 
 #[test]

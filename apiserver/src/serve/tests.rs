@@ -81,11 +81,11 @@ fn validity(offset: Duration) -> Validity {
 #[tokio::test]
 async fn the_administrator_is_served_by_both_http_versions() {
     let running = start().await;
-    let (status, body) = running.get(Some(&running.identity.admin), "/version").await;
+    let (status, body) = running.get(Some(&running.identity.admin.get()), "/version").await;
     assert_eq!(status, StatusCode::OK, "{body}");
     assert!(body.contains("gitVersion"));
 
-    let stream = TokioIo::new(running.connect(Some(&running.identity.admin), b"h2").await);
+    let stream = TokioIo::new(running.connect(Some(&running.identity.admin.get()), b"h2").await);
     let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
     tokio::spawn(connection);
     let request = Request::get("https://localhost/version").body(Empty::<Bytes>::new()).unwrap();
@@ -108,8 +108,29 @@ async fn bad_certificates_get_401_and_none_is_anonymous() {
     let expired = running.identity.authority.issue_client(&admin, validity(Duration::from_secs(7200))).unwrap();
     assert_eq!(running.get(Some(&expired), "/version").await.0, StatusCode::UNAUTHORIZED);
 
-    let serving = &running.identity.serving;
+    let serving = &running.identity.serving.get();
     assert_eq!(running.get(Some(serving), "/version").await.0, StatusCode::UNAUTHORIZED, "a serving key is no user");
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_to_newcomers_and_open_connections_go_on() {
+    let running = start().await;
+    let admin = running.identity.admin.get();
+    let leaf = |stream: &tokio_rustls::client::TlsStream<TcpStream>| {
+        stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+    };
+    let old = running.connect(Some(&admin), b"h2").await;
+    let before = leaf(&old);
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(old)).await.unwrap();
+    tokio::spawn(connection);
+    let later = Timestamp::now().checked_add(jiff::SignedDuration::from_hours(330 * 24)).unwrap();
+    assert!(running.identity.renew(later).unwrap());
+    let request = Request::get("https://localhost/version").body(Empty::<Bytes>::new()).unwrap();
+    assert_eq!(sender.send_request(request).await.unwrap().status(), StatusCode::OK);
+    let shown = running.identity.serving.get().chain().unwrap()[0].to_vec();
+    assert_ne!(before, shown);
+    assert!(sender.ready().await.is_ok(), "the connection is still open");
 }
 
 #[tokio::test]

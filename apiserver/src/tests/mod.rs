@@ -3,6 +3,7 @@
 mod bad_input;
 mod custom;
 mod lists;
+mod nodes;
 mod rig;
 mod rows;
 mod subresources;

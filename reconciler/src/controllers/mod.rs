@@ -1,5 +1,6 @@
 //! One module per controller; each has a pure `plan.rs` and a thin `mod.rs` that reads caches and acts.
 
+pub mod bootstraptoken;
 pub mod certificates;
 pub mod claim;
 pub mod clusterdns;

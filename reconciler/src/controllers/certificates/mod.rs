@@ -5,6 +5,8 @@ mod approving;
 mod cleaning;
 pub mod plan;
 mod signing;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -194,11 +194,12 @@ fn contains(range: &str, address: IpAddr) -> bool {
     let Some((network, bits)) = range.split_once('/') else { return false };
     let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else { return false };
     let same = |a: u128, b: u128, width: u32| {
-        a.checked_shr(width.saturating_sub(bits)) == b.checked_shr(width.saturating_sub(bits))
+        let shift = width.saturating_sub(bits);
+        bits == 0 || a >> shift == b >> shift
     };
     match (network, address) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => bits == 0 || same(u32::from(a).into(), u32::from(b).into(), 32),
-        (IpAddr::V6(a), IpAddr::V6(b)) => bits == 0 || same(a.into(), b.into(), 128),
+        (IpAddr::V4(a), IpAddr::V4(b)) => same(u32::from(a).into(), u32::from(b).into(), 32),
+        (IpAddr::V6(a), IpAddr::V6(b)) => same(a.into(), b.into(), 128),
         _ => false,
     }
 }
