@@ -122,7 +122,7 @@ struct Connections {
 impl Connections {
     async fn serve(&self, accepted: accept::Accepted) {
         let accept::Accepted { stream, address, chain, http2 } = accepted;
-        let peer = Peer::Remote { certificates: chain.into_iter().collect(), address };
+        let peer = Peer::Remote { certificates: chain, address };
         let result = if http2 { self.http2(stream, peer).await } else { self.http1(stream, peer).await };
         if let Err(error) = result {
             tracing::debug!(%address, %error, "connection ended");
