@@ -230,8 +230,10 @@ mod tests {
                 (30, 9, 4, "ScaleUpLimit"),
                 (61, 9, 6, "ScaleUpLimit"),
                 (80, 1, 6, "ScaleDownStabilized"),
-                (95, 1, 6, "ScaleDownLimit"),
-                (130, 1, 5, "ScaleDownLimit"),
+                // One below what there was a minute ago, before two were added.
+                (95, 1, 3, "ScaleDownLimit"),
+                (130, 1, 3, "ScaleDownLimit"),
+                (160, 1, 2, "ScaleDownLimit"),
             ],
         );
     }
