@@ -25,12 +25,20 @@ const POWER_DOWN_LIMIT: Duration = Duration::from_secs(120);
 const LOG_LIMIT: Duration = Duration::from_secs(120);
 const SERIAL_CONSOLE: &str = "console=ttyS0 quiet systemd.show_status=true";
 
-/// How a machine is attached to the Ethernet.
+/// The network the machines share, as the first three numbers of an address, and the hub's number in it.
+const LAN: &str = "192.168.77";
+const HUB_NUMBER: u8 = 1;
+/// What the card's address is made from that leads to this host.
+const HOST_CARD: &str = "host";
+
+/// How a machine is attached to the Ethernet that all share. QEMU's user network must not be part of it: it answers for
+/// every address it sees, that of the neighbour included.
 pub enum Link {
-    /// The hub: forwards `api_port` of this host to the server, and listens on a port for each other machine.
+    /// The hub, which listens on a port for each other machine; and by a second card the way from `api_port` of this
+    /// host to the API server.
     Hub { api_port: u16, ports: Vec<u16> },
-    /// A cable to a port of the hub.
-    Cable(u16),
+    /// A cable to a port of the hub, for the machine of this number; the hub's has none.
+    Cable { port: u16, number: u8 },
 }
 
 pub struct Machine {
@@ -61,6 +69,7 @@ impl Machine {
         fs::create_dir_all(&seed).with_context(|| format!("create {seed:?}"))?;
         fs::write(seed.join("user-data"), user_data)?;
         fs::write(seed.join("meta-data"), format!("instance-id: {name}\nlocal-hostname: {name}\n"))?;
+        fs::write(seed.join("network-config"), network_config(name, link))?;
         for file in files {
             let target = seed.join(file.file_name().context("a file has a name")?);
             fs::copy(file, &target).with_context(|| format!("copy {file:?} to {target:?}"))?;
@@ -153,19 +162,39 @@ fn network(name: &str, link: &Link) -> Vec<String> {
     let mut add = |flag: &str, value: String| args.extend([flag.to_owned(), value]);
     match link {
         Link::Hub { api_port, ports } => {
-            add("-netdev", format!("user,id=way-out,ipv6=off,hostfwd=tcp:127.0.0.1:{api_port}-10.0.2.15:6443"));
-            add("-netdev", "hubport,id=hub-out,hubid=1,netdev=way-out".to_owned());
+            add("-netdev", format!("user,id=host,ipv6=off,restrict=on,hostfwd=tcp:127.0.0.1:{api_port}-:6443"));
+            add("-device", format!("virtio-net-pci,netdev=host,mac={},romfile=", mac(HOST_CARD)));
             for port in ports {
                 add("-netdev", format!("socket,id=cable{port},listen=127.0.0.1:{port}"));
                 add("-netdev", format!("hubport,id=hub{port},hubid=1,netdev=cable{port}"));
             }
             add("-netdev", "hubport,id=net,hubid=1".to_owned());
         }
-        Link::Cable(port) => add("-netdev", format!("socket,id=net,connect=127.0.0.1:{port}")),
+        Link::Cable { port, .. } => add("-netdev", format!("socket,id=net,connect=127.0.0.1:{port}")),
     }
     // Without its boot program, which is a package of its own; these machines boot from a kernel we hand them.
     add("-device", format!("virtio-net-pci,netdev=net,mac={},romfile=", mac(name)));
     args
+}
+
+/// cloud-init's network configuration (version 2). Only the shared Ethernet has a default route, though nobody is at its
+/// end: a node takes its address from there.
+fn network_config(name: &str, link: &Link) -> String {
+    let (number, host_card) = match link {
+        Link::Hub { .. } => (
+            HUB_NUMBER,
+            format!(
+                "  host:\n    match: {{macaddress: '{}'}}\n    dhcp4: true\n    dhcp4-overrides: {{use-routes: false}}\n",
+                mac(HOST_CARD)
+            ),
+        ),
+        Link::Cable { number, .. } => (HUB_NUMBER + number, String::new()),
+    };
+    format!(
+        "version: 2\nethernets:\n  lan:\n    match: {{macaddress: '{}'}}\n    addresses: [{LAN}.{number}/24]\n    \
+         gateway4: {LAN}.254\n{host_card}",
+        mac(name)
+    )
 }
 
 /// An address of one's own by name, in the range QEMU uses.
@@ -191,6 +220,14 @@ mod tests {
         for port in [2, 3] {
             assert!(hub.contains(&format!("listen=127.0.0.1:{port}")) && hub.contains(&format!("netdev=cable{port}")));
         }
-        assert!(network("agent-1", &Link::Cable(2)).join(" ").contains("connect=127.0.0.1:2"));
+        assert!(network("agent-1", &Link::Cable { port: 2, number: 1 }).join(" ").contains("connect=127.0.0.1:2"));
+    }
+
+    #[test]
+    fn machines_meet_on_a_network_without_the_host() {
+        let hub = network_config("server", &Link::Hub { api_port: 1, ports: vec![2] });
+        assert!(hub.contains("192.168.77.1/24") && hub.contains("use-routes: false"), "{hub}");
+        let agent = network_config("agent-1", &Link::Cable { port: 2, number: 1 });
+        assert!(agent.contains("192.168.77.2/24") && !agent.contains("dhcp4"), "{agent}");
     }
 }

@@ -155,9 +155,10 @@ fn walk(options: &Options, base: &Base, binary: &Path, machines: &mut Vec<Machin
         wait::until("a token", READY_LIMIT, || machines[0].guest.run("keelson token create", COMMAND_LIMIT).map(Some))?;
     let user_data = AGENT.replace(SERVER_URL, &url).replace(TOKEN, token.trim());
     // All at once, as they boot at the same time then.
-    for (index, port) in ports.iter().enumerate() {
-        let name = format!("agent-{}", index + 1);
-        machines.push(Machine::start(&options.dir, &name, base, &Link::Cable(*port), &user_data, &files)?);
+    for (number, port) in (1..).zip(&ports) {
+        let name = format!("agent-{number}");
+        let link = Link::Cable { port: *port, number };
+        machines.push(Machine::start(&options.dir, &name, base, &link, &user_data, &files)?);
     }
     for agent in &machines[1..] {
         boot(agent)?;
