@@ -41,7 +41,11 @@ fn options(dir: &Path) -> Result<Options> {
 fn quiet_port() -> Result<u16> {
     const FIRST: u16 = 20_000;
     let start = std::process::id() as u16 % 5_000;
-    let mut ports = (0..1_000).map(|step| FIRST + start + step * 7);
+    // Tests of one process run at the same time, and a port is free again until its server starts.
+    static TAKEN: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
+    let mut ports = std::iter::repeat_with(|| TAKEN.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+        .take(1_000)
+        .map(|step| FIRST + start + step * 7);
     ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).context("no port is free")
 }
 

@@ -56,7 +56,7 @@ impl Facts {
     /// `jitteryDuration`), so that the nodes of a cluster do not come all at once.
     pub fn renew_at(&self, random: f64) -> i64 {
         let life = (self.not_after - self.not_before).max(0) as f64;
-        self.not_before + (life * (0.7 + 0.2 * random.clamp(0.0, 1.0))) as i64
+        self.not_before + (life * (0.7 + 0.2 * random.clamp(0.0, 1.0))).round() as i64
     }
 
     /// Whether the certificate is good at `now`, in seconds since the epoch.

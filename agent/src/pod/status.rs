@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     PodId,
-    observed::{Attempt, Exited, Image, Observed, Sandbox, Series},
+    observed::{Attempt, Exited, Hook, Image, Observed, Sandbox, Series},
     plan::{active_deadline, init_failed, is_over, next_attempt, restarts},
     resources::{is_sidecar, qos},
 };
@@ -96,7 +96,8 @@ impl View<'_> {
         let running = series.is_running();
         let ready = match (is_init && !is_sidecar(container), latest.and_then(Attempt::exited)) {
             (true, exited) => exited.is_some_and(|exited| exited.code == 0),
-            (false, _) => running && series.started && series.ready,
+            // A container is not up before its postStart hook has run.
+            (false, _) => running && series.started && series.ready && series.post_start == Hook::Done,
         };
         let image = latest.map(|latest| latest.image.clone()).or_else(|| container.image.clone()).unwrap_or_default();
         ContainerStatus {
