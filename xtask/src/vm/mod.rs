@@ -227,7 +227,7 @@ fn spread(kubectl: &Kubectl, machines: &[Machine]) -> Result<String> {
         for target in &targets {
             wait::until(&format!("{name} to reach {target}"), COMMAND_LIMIT, || {
                 let url = format!("http://{target}/");
-                let answer = kubectl.run(&["exec", name, "--", "wget", "-q", "-T", "5", "-O", "-", &url])?;
+                let answer = kubectl.run(&["exec", name, "--", "timeout", "5", "wget", "-q", "-O", "-", &url])?;
                 ensure!(answer.contains("hello from"), "{answer}");
                 Ok(Some(()))
             })?;
