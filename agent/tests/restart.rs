@@ -21,6 +21,10 @@ fn counting() -> Value {
     ]}]})
 }
 
+/// Pods of the same name have the same uid here, and the host's end of a pod's network is named after that: tests that ran
+/// side by side would take each other's interfaces away.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Lines `line 0`, `line 1`, … without a gap.
 fn assert_unbroken(output: &str) {
     for (number, line) in output.lines().enumerate() {
@@ -40,6 +44,7 @@ async fn grows(node: &Node, than: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_takes_running_pods_back_without_touching_them() {
+    let _alone = ALONE.lock().await;
     let containerd = Containerd::start();
     image(&containerd).await;
     let mut node = Node::start(Node::options(&containerd, "n1"), Board::default()).await;
@@ -66,6 +71,7 @@ async fn an_agent_takes_running_pods_back_without_touching_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_while_no_agent_ran_is_found() {
+    let _alone = ALONE.lock().await;
     let containerd = Containerd::start();
     image(&containerd).await;
     let mut node = Node::start(Node::options(&containerd, "n1"), Board::default()).await;
@@ -88,6 +94,7 @@ async fn an_end_while_no_agent_ran_is_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_deleted_while_no_agent_ran_are_removed() {
+    let _alone = ALONE.lock().await;
     let containerd = Containerd::start();
     image(&containerd).await;
     let mut node = Node::start(Node::options(&containerd, "n1"), Board::default()).await;
@@ -107,6 +114,7 @@ async fn pods_deleted_while_no_agent_ran_are_removed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn containerd_may_crash_under_running_pods() {
+    let _alone = ALONE.lock().await;
     let mut containerd = Containerd::start();
     image(&containerd).await;
     let mut node = Node::start(Node::options(&containerd, "n1"), Board::default()).await;
@@ -138,6 +146,7 @@ fn with_status(node: &Node, name: &str, spec: Value) -> Arc<Pod> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_reboot_pods_are_made_again() {
+    let _alone = ALONE.lock().await;
     let mut containerd = Containerd::start();
     image(&containerd).await;
     let never = json!({"restartPolicy": "Never", "containers": [{"name": "main", "command": ["sleep", "1000"]}]});
@@ -178,6 +187,7 @@ async fn after_a_reboot_pods_are_made_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_whose_records_are_lost_go_on() {
+    let _alone = ALONE.lock().await;
     let containerd = Containerd::start();
     image(&containerd).await;
     let shared = json!({"shareProcessNamespace": true, "containers": [{"name": "main", "command": ["sleep", "1000"]}]});
@@ -219,7 +229,8 @@ async fn pods_whose_records_are_lost_go_on() {
         })
         .await;
     assert_eq!(object["status"]["podIP"], address.as_str());
-    assert!(node.exec("count", &["ip", "addr"]).await.contains(&address));
+    let shown = node.exec("count", &["ip", "addr"]).await;
+    assert!(shown.contains(&address), "{address} in {shown}");
     for pod in [count, shared, new] {
         node.delete_and_wait(&pod, 1).await;
     }
@@ -228,6 +239,7 @@ async fn pods_whose_records_are_lost_go_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_that_ran_and_is_lost_counts_as_a_restart() {
+    let _alone = ALONE.lock().await;
     let mut containerd = Containerd::start();
     image(&containerd).await;
     let mut node = Node::start(Node::options(&containerd, "n1"), Board::default()).await;

@@ -46,7 +46,8 @@ impl Owner {
         self.event(false, "Created", "Container created".to_owned(), Some(name));
         match timed("task", self.start_task(&container, &attempt, rootfs)).await {
             Ok((pid, pump)) => {
-                attempt.state = State::Running { started_at: Timestamp::now(), pid };
+                // The moment an agent that takes the container back finds as well: containerd keeps no other.
+                attempt.state = State::Running { started_at: attempt.created_at, pid };
                 self.pumps.insert(id, pump);
                 self.event(false, "Started", "Container started".to_owned(), Some(name));
                 self.started(&container, attempt);

@@ -177,7 +177,8 @@ fn holder(port: u16) -> Option<String> {
         .flat_map(|table| listening(&table, port))
         .map(|inode| format!("socket:[{inode}]"))
         .collect();
-    for entry in fs::read_dir("/proc").ok()?.flatten() {
+    let is_process = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit());
+    for entry in fs::read_dir("/proc").ok()?.flatten().filter(is_process) {
         let Ok(descriptors) = fs::read_dir(entry.path().join("fd")) else { continue };
         let holds = |link: PathBuf| sockets.iter().any(|socket| link.as_os_str() == socket.as_str());
         if descriptors.flatten().filter_map(|d| fs::read_link(d.path()).ok()).any(holds) {
