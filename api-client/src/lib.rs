@@ -30,7 +30,9 @@ pub use crate::backoff::Backoff;
 pub use crate::cache::{Cache, Change, Index, Received, Snapshot, Subscription};
 pub use crate::client::Client;
 pub use crate::error::Error;
-pub use crate::object::{GroupVersionResource, Meta, Metadata, NoAnnotations, Object, OwnerReference, PartialObject};
+pub use crate::object::{
+    GroupVersionResource, Meta, Metadata, NoAnnotations, Object, OwnerReference, PartialObject, nullable,
+};
 pub use crate::params::{DeleteParams, ListParams, Patch, PatchParams, Preconditions, Propagation, WatchParams};
 pub use crate::revision::Revision;
 pub use crate::transport::Transport;

@@ -198,6 +198,16 @@ pub struct Meta<A = NoAnnotations> {
     pub deletion_grace_period_seconds: Option<i64>,
 }
 
+/// For a field of a projection that upstream writes as `null` when it is empty, such as the endpoints of an
+/// EndpointSlice: `#[serde(default, deserialize_with = "api_client::nullable")]`.
+pub fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
 /// Reads no annotation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct NoAnnotations {}

@@ -87,9 +87,9 @@ impl Port {
 #[serde(rename_all = "camelCase")]
 pub struct EndpointSlice {
     pub metadata: Meta,
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "api_client::nullable")]
     pub endpoints: Vec<Endpoint>,
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "api_client::nullable")]
     pub ports: Vec<Port>,
 }
 
@@ -145,13 +145,4 @@ impl Pod {
     pub fn namespace(&self) -> &str {
         Metadata::namespace(&self.metadata)
     }
-}
-
-/// Upstream writes `null` for an empty list of endpoints or ports.
-fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Deserialize<'de> + Default,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }

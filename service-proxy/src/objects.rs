@@ -68,9 +68,9 @@ pub struct EndpointSlice {
     pub metadata: Meta,
     #[serde(default)]
     pub address_type: String,
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "api_client::nullable")]
     pub endpoints: Vec<Endpoint>,
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "api_client::nullable")]
     pub ports: Vec<EndpointPort>,
 }
 
@@ -99,13 +99,4 @@ pub struct EndpointPort {
     pub name: String,
     pub protocol: String,
     pub port: Option<u16>,
-}
-
-/// Upstream writes `null` for an empty list of endpoints or ports.
-fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Deserialize<'de> + Default,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
