@@ -66,13 +66,10 @@ impl Supervisor {
     }
 }
 
-/// The units' own words; a host without systemd-analyze has nobody who would mind.
+/// The units' own words. `cargo xtask test` installs the judge where it is missing.
 #[test]
 fn systemd_finds_no_fault_with_the_units() -> Result<()> {
-    let Some(analyze) = packages::find_program("systemd-analyze") else {
-        println!("systemd-analyze is not here: units not verified");
-        return Ok(());
-    };
+    let analyze = packages::find_program("systemd-analyze").context("systemd-analyze is not here")?;
     let dir = tempfile::tempdir()?;
     let root = dir.path().join("root");
     run(&mut command(keelson()?, ["install", "server", "--root"]).arg(&root))?;
