@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("scheduler", &["api", "api-client"]),
     ("agent", &["api", "api-client", "tls"]),
     ("service-proxy", &["api", "api-client"]),
+    ("network-policy", &["api", "api-client", "nftables"]),
     ("dns", &["api", "api-client"]),
     ("simulate", &["api-client"]),
     (
@@ -33,6 +34,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "scheduler",
             "agent",
             "service-proxy",
+            "network-policy",
             "dns",
             "simulate",
         ],
