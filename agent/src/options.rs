@@ -7,7 +7,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::Taint;
 
-use crate::certificates::Certificates;
+use crate::{certificates::Certificates, node::Thresholds};
 
 /// Where the node API listens; the kubelet's own port.
 pub const NODE_API_PORT: u16 = 10250;
@@ -53,6 +53,8 @@ pub struct Options {
     /// Static pod manifests (YAML or JSON).
     pub manifest_dir: Option<PathBuf>,
     pub max_pods: u32,
+    /// Less than this available is a pressure, and the node takes no new pods.
+    pub thresholds: Thresholds,
     /// containerd's `certs.d`: mirrors, plain HTTP and certificates of registries.
     pub registry_config_dir: PathBuf,
     /// Registry credentials of the node, in the form of docker's `config.json`; `None` looks where the kubelet does.
@@ -103,6 +105,7 @@ impl Options {
             cluster_dns: Vec::new(),
             manifest_dir: None,
             max_pods: 110,
+            thresholds: Thresholds::default(),
             registry_config_dir: "/etc/containerd/certs.d".into(),
             registry_credentials: None,
             max_parallel_image_pulls: MAX_PARALLEL_IMAGE_PULLS,

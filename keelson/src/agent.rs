@@ -46,6 +46,7 @@ pub async fn run(settings: AgentSettings) -> Result<()> {
     options.node_ip = settings.node_ip;
     options.bind.set_port(settings.node_port);
     settings.images.apply(&mut options, &settings.data_dir)?;
+    settings.eviction.apply(&mut options)?;
     options.labels.clone_from(&settings.node_labels);
     options.taints.clone_from(&settings.taints);
     options.client_ca = Some(files.authority());

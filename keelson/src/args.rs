@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::eviction::Eviction;
 use crate::images::Images;
 
 /// Kubernetes for Linux hosts, as one binary.
@@ -169,6 +170,10 @@ pub struct Server {
     #[serde(flatten)]
     pub images: Images,
 
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub eviction: Eviction,
+
     /// Range of Service addresses [default: 10.96.0.0/16]
     #[arg(long, value_name = "CIDR", env = "KEELSON_SERVICE_CIDR")]
     pub service_cidr: Option<String>,
@@ -235,6 +240,10 @@ pub struct Agent {
     #[command(flatten)]
     #[serde(flatten)]
     pub images: Images,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub eviction: Eviction,
 
     /// Labels of the Node, such as disk=ssd; not of kubernetes.io, which are the cluster's to set
     #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', env = "KEELSON_NODE_LABELS")]

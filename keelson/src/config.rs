@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Taint;
 use serde::de::DeserializeOwned;
 
 use crate::args::{Agent, Component, Server, StoreKind};
+use crate::eviction::Eviction;
 use crate::images::Images;
 
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/keelson";
@@ -62,6 +63,7 @@ pub struct Settings {
     pub node_ip: Option<IpAddr>,
     pub node_port: u16,
     pub images: Images,
+    pub eviction: Eviction,
     pub service_cidr: String,
     pub pod_cidr: String,
     pub cluster_domain: String,
@@ -82,6 +84,7 @@ pub struct AgentSettings {
     pub node_ip: Option<IpAddr>,
     pub node_port: u16,
     pub images: Images,
+    pub eviction: Eviction,
     pub node_labels: Vec<(String, String)>,
     pub taints: Vec<Taint>,
     pub pod_cidr: String,
@@ -187,6 +190,7 @@ pub fn merge(over: Server, under: Server) -> Server {
         node_ip: over.node_ip.or(under.node_ip),
         node_port: over.node_port.or(under.node_port),
         images: over.images.over(under.images),
+        eviction: over.eviction.over(under.eviction),
         service_cidr: over.service_cidr.or(under.service_cidr),
         pod_cidr: over.pod_cidr.or(under.pod_cidr),
         cluster_domain: over.cluster_domain.or(under.cluster_domain),
@@ -212,6 +216,7 @@ pub fn merge_agent(over: Agent, under: Agent) -> Agent {
         node_ip: over.node_ip.or(under.node_ip),
         node_port: over.node_port.or(under.node_port),
         images: over.images.over(under.images),
+        eviction: over.eviction.over(under.eviction),
         node_labels: over.node_labels.or(under.node_labels),
         register_with_taints: over.register_with_taints.or(under.register_with_taints),
         pod_cidr: over.pod_cidr.or(under.pod_cidr),
@@ -244,6 +249,7 @@ pub fn resolve_agent(given: Agent) -> Result<AgentSettings> {
         node_ip: given.node_ip,
         node_port: given.node_port.unwrap_or(DEFAULT_NODE_PORT),
         images: given.images,
+        eviction: given.eviction,
         node_labels: labels.iter().map(|text| label(text)).collect::<Result<_>>()?,
         taints: taints.iter().map(|text| taint(text)).collect::<Result<_>>()?,
         pod_cidr: pod_cidr.to_string(),
@@ -348,6 +354,7 @@ pub fn resolve(given: Server) -> Result<Settings> {
         node_ip: given.node_ip,
         node_port: given.node_port.unwrap_or(DEFAULT_NODE_PORT),
         images: given.images,
+        eviction: given.eviction,
         cluster_domain: cluster_domain(given.cluster_domain.as_deref().unwrap_or("cluster.local"))?,
         cluster_dns: cluster_dns(given.cluster_dns.as_deref(), service_cidr)?,
         service_cidr: service_cidr.to_string(),

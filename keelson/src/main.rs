@@ -5,6 +5,7 @@ mod args;
 mod backup;
 mod config;
 mod control_plane;
+mod eviction;
 mod images;
 mod install;
 mod logging;

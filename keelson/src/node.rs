@@ -33,6 +33,7 @@ pub fn start(
     options.node_ip = settings.node_ip;
     options.bind.set_port(settings.node_port);
     settings.images.apply(&mut options, &settings.data_dir)?;
+    settings.eviction.apply(&mut options)?;
     if let Some(control_plane) = control_plane {
         let mut names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
         names.extend(agent::node::own_addresses(&options)?.iter().map(ToString::to_string));

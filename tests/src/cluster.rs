@@ -13,6 +13,9 @@ use crate::process::{Background, command, run};
 use crate::wait;
 
 const READY_LIMIT: Duration = Duration::from_secs(30);
+/// Nodes that run on a disk which a build has nearly filled. What a node keeps free is tested where it is decided.
+pub const FULL_DISK: [&str; 4] =
+    ["--eviction-hard", "nodefs.available<256Mi", "--image-gc-high-threshold-percent", "100"];
 
 /// How a cluster is started.
 #[derive(Clone)]
@@ -75,6 +78,7 @@ impl Cluster {
         } else {
             start.arg("--no-agent");
         }
+        start.args(FULL_DISK);
         start.args(&self.options.flags);
         self.server = Background::start(start, &dir.join("server.pid"), &self.log())?;
         self.wait_ready()

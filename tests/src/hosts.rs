@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
-use crate::cluster::tail;
+use crate::cluster::{FULL_DISK, tail};
 use crate::containerd::Containerd;
 use crate::host::{Host, Lan};
 use crate::http;
@@ -83,6 +83,7 @@ impl Member {
         start.arg("--data-dir").arg(self.data_dir());
         start.arg("--containerd-address").arg(self.containerd.socket());
         start.args(["--node-name", self.name(), "--node-ip", &self.address]);
+        start.args(FULL_DISK);
         self.keelson = self.host.spawn(start, &self.host.dir.join("keelson.pid"), &self.log())?;
         Ok(())
     }

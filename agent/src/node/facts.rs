@@ -64,11 +64,6 @@ pub fn disk(path: &Path) -> Option<(u64, u64)> {
     Some((stat.blocks() as u64 * unit, stat.blocks_available() as u64 * unit))
 }
 
-/// The share of the file system that is available, from 0 to 1.
-pub fn disk_available(path: &Path) -> f64 {
-    disk(path).filter(|(total, _)| *total > 0).map_or(1.0, |(total, available)| available as f64 / total as f64)
-}
-
 /// Processes there are and may be.
 pub fn pids() -> (u64, u64) {
     let max = line("/proc/sys/kernel/pid_max").parse().unwrap_or(u64::MAX);

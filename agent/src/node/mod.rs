@@ -3,6 +3,7 @@
 pub mod facts;
 pub mod lease;
 pub mod plan;
+pub mod thresholds;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -15,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{Options, pod::Shared};
 use facts::Facts;
+pub use thresholds::Thresholds;
 
 /// An unchanged status is written this often, so that readers see it is alive (kubelet's `nodeStatusReportFrequency`).
 const REPORT_EVERY: Duration = Duration::from_secs(300);
@@ -145,7 +147,7 @@ impl NodeKeeper {
             runtime: version.as_ref().err().map(|error| chain(error)),
             network: self.shared.sandboxes.network_ready().err().map(|error| chain(&error)),
             memory_available_bytes: facts::memory_available_bytes(),
-            disk_available: facts::disk_available(&self.options.state_dir),
+            disk: facts::disk(&self.options.state_dir),
             pids: facts::pids(),
         };
         plan::status(&plan::Input {
@@ -153,6 +155,7 @@ impl NodeKeeper {
             addresses: &self.addresses,
             port: self.options.bind.port(),
             max_pods: self.options.max_pods,
+            thresholds: &self.options.thresholds,
             facts: &self.facts,
             runtime_version: version.as_deref().unwrap_or("unknown"),
             images: &images,

@@ -9,7 +9,10 @@ use k8s_openapi::{
 };
 use serde_json::{Value, json};
 
-use super::facts::Facts;
+use super::{
+    facts::Facts,
+    thresholds::{Amount, Thresholds},
+};
 use crate::runtime::image::Listed;
 
 /// A lease renewed within this time has somebody who renews it (the kubelet's lease duration).
@@ -18,11 +21,6 @@ const LEASE_FRESH: SignedDuration = SignedDuration::from_secs(40);
 const IMAGES_MAX: usize = 50;
 /// Names listed of one image (kubelet's `MaxNamesPerImageInNodeStatus`), those with its digest first.
 const NAMES_MAX: usize = 5;
-/// The kubelet's default eviction thresholds.
-const MEMORY_AVAILABLE_BYTES_MIN: u64 = 100 << 20;
-const DISK_AVAILABLE_MIN: f64 = 0.10;
-/// Fewer free process ids than this are a pressure.
-const PIDS_FREE_MIN: u64 = 200;
 
 #[derive(Clone, Debug, Default)]
 pub struct Health {
@@ -31,8 +29,8 @@ pub struct Health {
     /// Why pods can't be attached to a network.
     pub network: Option<String>,
     pub memory_available_bytes: u64,
-    /// Share of the disk.
-    pub disk_available: f64,
+    /// Bytes of the disk, all and available; `None` when they can't be read.
+    pub disk: Option<(u64, u64)>,
     /// Used and most.
     pub pids: (u64, u64),
 }
@@ -42,6 +40,7 @@ pub struct Input<'a> {
     pub addresses: &'a [IpAddr],
     pub port: u16,
     pub max_pods: u32,
+    pub thresholds: &'a Thresholds,
     pub facts: &'a Facts,
     pub runtime_version: &'a str,
     pub images: &'a [Listed],
@@ -105,10 +104,10 @@ pub fn status(input: &Input<'_>) -> Value {
     });
     let mut allocatable = resources.clone();
     // What eviction keeps free can't be given to pods.
-    let memory = facts.memory_bytes.saturating_sub(MEMORY_AVAILABLE_BYTES_MIN);
+    let memory = facts.memory_bytes.saturating_sub(input.thresholds.memory.of(facts.memory_bytes));
     allocatable["memory"] = format!("{}Ki", memory / 1024).into();
-    allocatable["ephemeral-storage"] =
-        ((facts.disk_bytes as f64 * (1.0 - DISK_AVAILABLE_MIN)) as u64).to_string().into();
+    let disk = facts.disk_bytes.saturating_sub(input.thresholds.disk.of(facts.disk_bytes));
+    allocatable["ephemeral-storage"] = disk.to_string().into();
     let mut addresses =
         input.addresses.iter().map(|address| json!({"type": "InternalIP", "address": address})).collect::<Vec<_>>();
     addresses.push(json!({"type": "Hostname", "address": input.name}));
@@ -154,11 +153,16 @@ fn images(listed: &[Listed]) -> Vec<Value> {
 
 fn conditions(input: &Input<'_>) -> Vec<Value> {
     let health = input.health;
-    let (used, most) = health.pids;
-    let pressure = |kind, holds: bool, yes: [&str; 2], no: [&str; 2]| {
-        let [reason, message] = if holds { yes } else { no };
-        condition(input, kind, holds, reason, message)
+    let thresholds = input.thresholds;
+    // The kubelet's words and the threshold; what is available changes all the time, and so would the status.
+    let pressure = |kind, signal, all_and_available: Option<(u64, u64)>, least: Amount, words: [[&str; 2]; 2]| {
+        let holds = all_and_available.is_some_and(|(all, available)| available < least.of(all));
+        let [yes, no] = words;
+        let ([reason, message], why) =
+            if holds { (yes, format!(": {signal} is below {least}")) } else { (no, String::new()) };
+        condition(input, kind, holds, reason, &format!("{message}{why}"))
     };
+    let (used, most) = health.pids;
     let problems = [&health.runtime, &health.network].into_iter().flatten().cloned().collect::<Vec<_>>();
     let ready = problems.is_empty();
     let (reason, message) = match ready {
@@ -168,21 +172,33 @@ fn conditions(input: &Input<'_>) -> Vec<Value> {
     vec![
         pressure(
             "MemoryPressure",
-            health.memory_available_bytes < MEMORY_AVAILABLE_BYTES_MIN,
-            ["KubeletHasInsufficientMemory", "kubelet has insufficient memory available"],
-            ["KubeletHasSufficientMemory", "kubelet has sufficient memory available"],
+            "memory.available",
+            Some((input.facts.memory_bytes, health.memory_available_bytes)),
+            thresholds.memory,
+            [
+                ["KubeletHasInsufficientMemory", "kubelet has insufficient memory available"],
+                ["KubeletHasSufficientMemory", "kubelet has sufficient memory available"],
+            ],
         ),
         pressure(
             "DiskPressure",
-            health.disk_available < DISK_AVAILABLE_MIN,
-            ["KubeletHasDiskPressure", "kubelet has disk pressure"],
-            ["KubeletHasNoDiskPressure", "kubelet has no disk pressure"],
+            "nodefs.available",
+            health.disk,
+            thresholds.disk,
+            [
+                ["KubeletHasDiskPressure", "kubelet has disk pressure"],
+                ["KubeletHasNoDiskPressure", "kubelet has no disk pressure"],
+            ],
         ),
         pressure(
             "PIDPressure",
-            most.saturating_sub(used) < PIDS_FREE_MIN,
-            ["KubeletHasInsufficientPID", "kubelet has insufficient PID available"],
-            ["KubeletHasSufficientPID", "kubelet has sufficient PID available"],
+            "pid.available",
+            Some((most, most.saturating_sub(used))),
+            thresholds.pids,
+            [
+                ["KubeletHasInsufficientPID", "kubelet has insufficient PID available"],
+                ["KubeletHasSufficientPID", "kubelet has sufficient PID available"],
+            ],
         ),
         condition(input, "Ready", ready, reason, &message),
     ]
@@ -227,14 +243,22 @@ mod tests {
     use serde_json::Value;
 
     use super::{Health, Input, differs, labels, status, taken};
-    use crate::{node::facts::Facts, runtime::image::Listed};
+    use crate::{
+        node::{facts::Facts, thresholds::Thresholds},
+        runtime::image::Listed,
+    };
 
     fn facts() -> Facts {
         Facts { cpus: 2, memory_bytes: 4 << 30, disk_bytes: 10 << 30, ..Facts::default() }
     }
 
     fn healthy() -> Health {
-        Health { memory_available_bytes: 1 << 30, disk_available: 0.5, pids: (100, 32768), ..Health::default() }
+        Health {
+            memory_available_bytes: 1 << 30,
+            disk: Some((10 << 30, 5 << 30)),
+            pids: (100, 32768),
+            ..Health::default()
+        }
     }
 
     fn of(health: &Health, before: Option<&NodeStatus>, now: &str) -> Value {
@@ -249,6 +273,7 @@ mod tests {
             addresses: &["192.168.0.2".parse().unwrap()],
             port: 10250,
             max_pods: 110,
+            thresholds: &Thresholds::default(),
             facts: &facts(),
             runtime_version: "v1.6.20",
             images: &[image("a:1", "x", 5), image("b:1", "y", 9), image("a:2", "x", 5), image("b@sha256:y", "y", 9)],
@@ -286,7 +311,10 @@ mod tests {
             format!("{} {} {}", condition["type"], condition["status"], condition["message"]).replace('"', "")
         };
         assert_eq!(told(3), "Ready False containerd does not answer; no range");
-        assert_eq!(told(0), "MemoryPressure True kubelet has insufficient memory available");
+        assert_eq!(
+            told(0),
+            "MemoryPressure True kubelet has insufficient memory available: memory.available is below 104857600"
+        );
     }
 
     #[test]
