@@ -12,6 +12,7 @@ pub mod certificates;
 pub mod cgroup;
 mod cleanup;
 pub mod cluster;
+pub mod guard;
 pub mod image;
 mod lock;
 pub mod logs;
@@ -30,6 +31,7 @@ pub mod spec;
 pub mod volume;
 
 pub use cleanup::{Error as CleanupError, cleanup, remove_images};
+pub use guard::Guard;
 pub use options::Options;
 pub use progress::Progress;
 pub use run::{Error, run};

@@ -3,11 +3,12 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
 };
 
 use k8s_openapi::api::core::v1::Taint;
 
-use crate::{certificates::Certificates, node::Thresholds};
+use crate::{certificates::Certificates, guard::Guard, node::Thresholds};
 
 /// Where the node API listens; the kubelet's own port.
 pub const NODE_API_PORT: u16 = 10250;
@@ -39,13 +40,15 @@ pub struct Options {
     pub labels: Vec<(String, String)>,
     /// Set on the Node when it is created; later they are others' affair.
     pub taints: Vec<Taint>,
-    /// Pod addresses for the built-in network, used until `spec.podCIDR` of the Node is set.
-    pub pod_cidr: Option<String>,
+    /// Pod addresses for the built-in network, used until `spec.podCIDRs` of the Node is set.
+    pub pod_cidrs: Vec<String>,
     /// A conflist found here takes over pod networking.
     pub cni_config_dir: PathBuf,
     pub cni_plugin_dirs: Vec<PathBuf>,
     /// Bridge of the built-in network.
     pub bridge: String,
+    /// nftables table of pods' host ports on the built-in network.
+    pub host_port_table: String,
     /// Below this cgroup (relative to each controller's mount) lies `kubepods`; empty is the top.
     pub cgroup_parent: String,
     pub cluster_domain: String,
@@ -76,6 +79,8 @@ pub struct Options {
     /// Program and arguments that run as PID 1 of a shared PID namespace.
     /// `agent::pause()` must be what runs then.
     pub pause_command: Vec<String>,
+    /// Protects pods' addresses before containers start.
+    pub guard: Option<Arc<dyn Guard>>,
     /// Where the agent tells how far it is.
     pub progress: crate::Progress,
 }
@@ -96,10 +101,11 @@ impl Options {
             node_ip: None,
             labels: Vec::new(),
             taints: Vec::new(),
-            pod_cidr: None,
+            pod_cidrs: Vec::new(),
             cni_config_dir: "/etc/cni/net.d".into(),
             cni_plugin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into(), "/usr/libexec/cni".into()],
             bridge: "keelson0".into(),
+            host_port_table: "keelson-host-ports".into(),
             cgroup_parent: String::new(),
             cluster_domain: "cluster.local".into(),
             cluster_dns: Vec::new(),
@@ -117,6 +123,7 @@ impl Options {
             serving_key: None,
             client_ca: None,
             pause_command: vec![pause, "pause".into()],
+            guard: None,
             progress: crate::Progress::default(),
         }
     }

@@ -1,6 +1,6 @@
 //! A node's life, in the order it happens: connect, register, take back, follow, leave.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use api_client::{Cache, Client, ListParams, Received, events::Recorder};
 use k8s_openapi::api::core::v1::Pod;
@@ -56,22 +56,25 @@ pub async fn run(client: Client, mut options: Options, shutdown: CancellationTok
     let tasks = TaskTracker::new();
     let cluster = Arc::new(ApiCluster::start(&client, &options.node_name, &tasks, shutdown.clone()));
     let events = cluster.recorder();
-    let shared = Arc::new(Shared::new(&options, runtime, cluster, addresses.clone(), shutdown.clone()));
+    let shared = Arc::new(Shared::new(&options, runtime, cluster, addresses, shutdown.clone()));
     shared.cgroups.ensure_classes(shared.node_cpu_milli)?;
 
     let server = node_api::Server::bind(&options, shared.clone()).await?;
     // The Node tells the port, which the kernel may have chosen.
     options.bind = server.address();
     tasks.spawn(server.run(shutdown.clone()));
-    let keeper = NodeKeeper::new(&client, &options, addresses.clone(), shared.clone());
+    let keeper = NodeKeeper::new(&client, &options, shared.clone());
     let Some(node) = shutdown.run_until_cancelled(keeper.register()).await else { return Ok(()) };
     let node = node?;
-    shared.sandboxes.set_pod_range(node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()));
+    shared.sandboxes.set_pod_ranges(&node::pod_ranges(&node));
     shared.sandboxes.warn_of_rival();
+    if let Err(error) = shared.sandboxes.restore_host_ports() {
+        tracing::warn!(error = node::chain(&error), "host ports of running pods were not restored");
+    }
     let uid = node.metadata.uid.clone().unwrap_or_default();
     tasks.spawn(lease::keep(client.clone(), options.node_name.clone(), uid, shutdown.clone()));
     tasks.spawn(keeper.keep(client.clone(), node, tasks.clone()));
-    keep_certificates(&client, &options, &addresses, &tasks, &shutdown);
+    keep_certificates(&client, &options, &shared, &tasks, &shutdown);
 
     keep_images(&options, &shared, events, &tasks, &shutdown);
     if let Some(pods) = shutdown.run_until_cancelled(containerd(&shared, &options.progress)).await {
@@ -86,14 +89,16 @@ pub async fn run(client: Client, mut options: Options, shutdown: CancellationTok
 fn keep_certificates(
     client: &Client,
     options: &Options,
-    addresses: &[IpAddr],
+    shared: &Arc<Shared>,
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
 ) {
     let Some(certificates) = options.certificates.clone() else { return };
     let node = options.node_name.clone();
     tasks.spawn(certificates::renew_client(client.clone(), certificates.clone(), node.clone(), shutdown.clone()));
-    let names = certificates::Names { dns: vec![node.clone()], addresses: addresses.to_vec() };
+    let (shared, name) = (shared.clone(), node.clone());
+    // Asked for each time: the host's address may change.
+    let names = move || certificates::Names { dns: vec![name.clone()], addresses: shared.node().addresses.clone() };
     tasks.spawn(certificates::renew_serving(client.clone(), certificates, node, names, shutdown.clone()));
 }
 

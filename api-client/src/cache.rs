@@ -192,7 +192,23 @@ impl<T: Object> Cache<T> {
         tasks: &TaskTracker,
         shutdown: CancellationToken,
     ) -> Self {
+        Self::start_kept(api, params, indexes, None, tasks, shutdown)
+    }
+
+    /// The same, and until the first list is there the cache has what an earlier process kept: a synced cache may then
+    /// be older than the server.
+    pub fn start_kept(
+        api: Api<T>,
+        params: ListParams,
+        indexes: &[Index<T>],
+        kept: Option<Vec<T>>,
+        tasks: &TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Self {
         let cache = Self::detached(indexes);
+        if let Some(items) = kept {
+            cache.deliver(vec![Delivery::Replaced { items, revision: Revision::NONE }]);
+        }
         let list_watch = ListWatch::new(api, params);
         let writer = cache.clone();
         tasks.spawn(async move { shutdown.run_until_cancelled_owned(writer.run(list_watch)).await });

@@ -7,6 +7,7 @@
 
 mod cache;
 pub mod forward;
+mod kept;
 pub mod objects;
 mod resolv_conf;
 pub mod resolve;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use api_client::{Index, Metadata, NoAnnotations};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 /// `discovery.k8s.io/v1`: the label that names an EndpointSlice's Service (`discovery.LabelServiceName`).
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -25,8 +25,32 @@ pub const BY_POD_IP: Index<Pod> =
 
 pub type Meta = api_client::Meta<NoAnnotations>;
 
-#[derive(Clone, Debug, Default, Deserialize)]
+/// What is kept of an object's metadata on disk: enough to tell it and its version.
+fn identity<S: Serializer>(meta: &Meta, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Identity<'a> {
+        name: &'a str,
+        namespace: &'a str,
+        uid: &'a str,
+        resource_version: &'a str,
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        labels: BTreeMap<&'a str, &'a str>,
+    }
+    let service = meta.labels.get_key_value(SERVICE_NAME_LABEL);
+    let identity = Identity {
+        name: &meta.name,
+        namespace: &meta.namespace,
+        uid: &meta.uid,
+        resource_version: &meta.resource_version,
+        labels: service.into_iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
+    };
+    identity.serialize(serializer)
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Service {
+    #[serde(serialize_with = "identity")]
     pub metadata: Meta,
     #[serde(default)]
     pub spec: ServiceSpec,
@@ -52,7 +76,7 @@ impl Service {
 /// `core.ClusterIPNone`
 const HEADLESS: &str = "None";
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ServiceSpec {
     #[serde(rename = "type")]
@@ -64,7 +88,7 @@ pub struct ServiceSpec {
 }
 
 /// A port of a Service or of an EndpointSlice.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Port {
     pub name: String,
@@ -83,9 +107,10 @@ impl Port {
     }
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointSlice {
+    #[serde(serialize_with = "identity")]
     pub metadata: Meta,
     #[serde(default, deserialize_with = "api_client::nullable")]
     pub endpoints: Vec<Endpoint>,
@@ -95,7 +120,7 @@ pub struct EndpointSlice {
 
 api_client::projection!(EndpointSlice as k8s_openapi::api::discovery::v1::EndpointSlice);
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Endpoint {
     pub addresses: Vec<String>,
@@ -103,15 +128,17 @@ pub struct Endpoint {
     pub conditions: Conditions,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Conditions {
     /// Absent means ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ready: Option<bool>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Pod {
+    #[serde(serialize_with = "identity")]
     pub metadata: Meta,
     #[serde(default)]
     pub spec: PodSpec,
@@ -128,13 +155,13 @@ api_client::projection!(
     }
 );
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSpec {
     pub host_network: bool,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodStatus {
     #[serde(rename = "podIP")]

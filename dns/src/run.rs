@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::forward::{Forwarder, Stub};
+use crate::kept;
 use crate::objects::{BY_ADDRESS, BY_POD_IP, BY_SECOND_ADDRESS, BY_SERVICE, NAMED};
 use crate::resolv_conf::ResolvConf;
 use crate::resolve::Sources;
@@ -40,6 +41,8 @@ pub struct Options {
     pub servers: Vec<SocketAddr>,
     /// Domains with servers of their own.
     pub stub_domains: Vec<(String, Vec<SocketAddr>)>,
+    /// Keeps the last state for a start without a server.
+    pub state_file: Option<PathBuf>,
 }
 
 /// The identities answers are read with: nodes may read their own pods alone, and proxies all Services.
@@ -67,11 +70,17 @@ pub async fn run(
     let own_pods = ListParams::default().fields(format!("spec.nodeName={}", options.node_name));
     let all = ListParams::default();
     let addresses = [BY_ADDRESS, BY_SECOND_ADDRESS];
+    let kept = options.state_file.as_deref().and_then(kept::load);
+    let (services, slices, pods) = match kept {
+        Some(kept) => (Some(kept.services), Some(kept.slices), Some(kept.pods)),
+        None => (None, None, None),
+    };
+    let (node, proxy) = (&clients.node, &clients.proxy);
     let sources = Arc::new(Sources {
         domain,
-        services: Cache::start_indexed(clients.proxy.api(), all.clone(), &addresses, &tasks, caches.clone()),
-        slices: Cache::start_indexed(clients.proxy.api(), all, &[BY_SERVICE, NAMED], &tasks, caches.clone()),
-        pods: Cache::start_indexed(clients.node.api(), own_pods, &[BY_POD_IP], &tasks, caches),
+        services: Cache::start_kept(proxy.api(), all.clone(), &addresses, services, &tasks, caches.clone()),
+        slices: Cache::start_kept(proxy.api(), all, &[BY_SERVICE, NAMED], slices, &tasks, caches.clone()),
+        pods: Cache::start_kept(node.api(), own_pods, &[BY_POD_IP], pods, &tasks, caches),
         host: ArcSwap::default(),
         servers: options.servers,
         forwarder: Forwarder::new(stubs),
@@ -79,9 +88,18 @@ pub async fn run(
     let own = listener.ip();
     info!(address = %listener.address(), domain = options.domain, "cluster DNS is served");
     let follow = follow_host(&options.resolv_conf, own, &sources.host);
+    let keep = async {
+        match options.state_file.clone() {
+            Some(path) => kept::keep(path, sources.clone()).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         () = listener.serve(sources.clone(), &tasks, shutdown) => {}
-        () = follow => {}
+        () = async { tokio::join!(follow, keep); } => {}
+    }
+    if let Some(path) = &options.state_file {
+        kept::store(path, &sources);
     }
     tasks.close();
     Ok(())

@@ -58,6 +58,7 @@ pub async fn run(settings: AgentSettings) -> Result<()> {
         pod_cidr: settings.pod_cidr.clone(),
         domain: settings.cluster_domain.clone(),
         dns: settings.cluster_dns,
+        names: settings.dns.clone(),
     };
     let clients = NodeClients { node: client.clone(), proxy: client };
     node::start_parts(&cluster, &clients, options, &settings.data_dir, &mut parts)?;

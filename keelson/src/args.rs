@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::dns::Dns;
 use crate::eviction::Eviction;
 use crate::images::Images;
 
@@ -178,8 +179,9 @@ pub struct Server {
     #[arg(long, value_name = "CIDR", env = "KEELSON_SERVICE_CIDR")]
     pub service_cidr: Option<String>,
 
-    /// Range of pod addresses; each node gets a /24 of it [default: 10.244.0.0/16]
-    #[arg(long, value_name = "CIDR", env = "KEELSON_POD_CIDR")]
+    /// Range of pod addresses; each node gets a /24 of it. With an IPv6 range after a comma pods have an address of
+    /// each, and nodes a /64 [default: 10.244.0.0/16]
+    #[arg(long, value_name = "CIDR[,CIDR]", env = "KEELSON_POD_CIDR")]
     pub pod_cidr: Option<String>,
 
     /// Domain that names of Services and pods end with [default: cluster.local]
@@ -190,6 +192,10 @@ pub struct Server {
     /// [default: the tenth address of the Service range]
     #[arg(long, value_name = "ADDR", env = "KEELSON_CLUSTER_DNS")]
     pub cluster_dns: Option<String>,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub dns: Dns,
 
     /// What to log, as in `info` or `info,agent=debug` [default: info]
     #[arg(long, value_name = "FILTER", env = "KEELSON_LOG")]
@@ -265,6 +271,10 @@ pub struct Agent {
     /// [default: 10.96.0.10]
     #[arg(long, value_name = "ADDR", env = "KEELSON_CLUSTER_DNS")]
     pub cluster_dns: Option<String>,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub dns: Dns,
 
     /// What to log, as in `info` or `info,agent=debug` [default: info]
     #[arg(long, value_name = "FILTER", env = "KEELSON_LOG")]

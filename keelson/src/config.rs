@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Taint;
 use serde::de::DeserializeOwned;
 
 use crate::args::{Agent, Component, Server, StoreKind};
+use crate::dns::Dns;
 use crate::eviction::Eviction;
 use crate::images::Images;
 
@@ -66,9 +67,12 @@ pub struct Settings {
     pub eviction: Eviction,
     pub service_cidr: String,
     pub pod_cidr: String,
+    /// Of pods' IPv6 addresses, where they have any.
+    pub second_pod_cidr: Option<String>,
     pub cluster_domain: String,
     /// `None`: no DNS server is part of the nodes.
     pub cluster_dns: Option<Ipv4Addr>,
+    pub dns: Dns,
     pub log: String,
 }
 
@@ -90,6 +94,7 @@ pub struct AgentSettings {
     pub pod_cidr: String,
     pub cluster_domain: String,
     pub cluster_dns: Option<Ipv4Addr>,
+    pub dns: Dns,
     pub log: String,
 }
 
@@ -195,6 +200,7 @@ pub fn merge(over: Server, under: Server) -> Server {
         pod_cidr: over.pod_cidr.or(under.pod_cidr),
         cluster_domain: over.cluster_domain.or(under.cluster_domain),
         cluster_dns: over.cluster_dns.or(under.cluster_dns),
+        dns: over.dns.over(under.dns),
         log: over.log.or(under.log),
     }
 }
@@ -222,6 +228,7 @@ pub fn merge_agent(over: Agent, under: Agent) -> Agent {
         pod_cidr: over.pod_cidr.or(under.pod_cidr),
         cluster_domain: over.cluster_domain.or(under.cluster_domain),
         cluster_dns: over.cluster_dns.or(under.cluster_dns),
+        dns: over.dns.over(under.dns),
         log: over.log.or(under.log),
     }
 }
@@ -238,7 +245,7 @@ pub fn resolve_agent(given: Agent) -> Result<AgentSettings> {
     }
     let labels = given.node_labels.unwrap_or_default();
     let taints = given.register_with_taints.unwrap_or_default();
-    let pod_cidr = range("--pod-cidr", given.pod_cidr.as_deref().unwrap_or(DEFAULT_POD_CIDR), 8..=24)?;
+    let (pod_cidr, _) = pod_cidrs(given.pod_cidr.as_deref())?;
     Ok(AgentSettings {
         servers,
         token: given.token,
@@ -265,6 +272,7 @@ pub fn resolve_agent(given: Agent) -> Result<AgentSettings> {
                 )
             }
         },
+        dns: given.dns,
         log: given.log.unwrap_or_else(|| "info".to_owned()),
     })
 }
@@ -337,7 +345,7 @@ pub fn resolve(given: Server) -> Result<Settings> {
         given.etcd_key_file,
     )?;
     let service_cidr = range("--service-cidr", given.service_cidr.as_deref().unwrap_or("10.96.0.0/16"), 12..=28)?;
-    let pod_cidr = range("--pod-cidr", given.pod_cidr.as_deref().unwrap_or(DEFAULT_POD_CIDR), 8..=24)?;
+    let (pod_cidr, second_pod_cidr) = pod_cidrs(given.pod_cidr.as_deref())?;
     if service_cidr.overlaps(pod_cidr) {
         bail!("--service-cidr {service_cidr} and --pod-cidr {pod_cidr} overlap: an address must mean one thing");
     }
@@ -359,6 +367,8 @@ pub fn resolve(given: Server) -> Result<Settings> {
         cluster_dns: cluster_dns(given.cluster_dns.as_deref(), service_cidr)?,
         service_cidr: service_cidr.to_string(),
         pod_cidr: pod_cidr.to_string(),
+        second_pod_cidr,
+        dns: given.dns,
         log: given.log.unwrap_or_else(|| "info".to_owned()),
         data_dir,
     })
@@ -401,6 +411,22 @@ pub fn node_name(name: &str) -> Result<String> {
         bail!("node name {name:?} is not a DNS name (lower case letters, digits, '-' and '.'): give --node-name");
     }
     Ok(name)
+}
+
+/// One range, or one of each address family with a comma between; the one of version 6 is the second.
+fn pod_cidrs(given: Option<&str>) -> Result<(Range, Option<String>)> {
+    /// Each node gets a /64 of it (upstream's `--node-cidr-mask-size-ipv6`).
+    const V6_PREFIXES: std::ops::RangeInclusive<u8> = 48..=64;
+    let given = given.unwrap_or(DEFAULT_POD_CIDR);
+    let Some((first, second)) = given.split_once(',') else { return Ok((range("--pod-cidr", given, 8..=24)?, None)) };
+    let wrong = || format!("--pod-cidr {second:?} is no IPv6 range: the second one is for pods' IPv6 addresses");
+    let (address, prefix) = second.split_once('/').with_context(wrong)?;
+    let address: std::net::Ipv6Addr = address.parse().with_context(wrong)?;
+    let prefix: u8 = prefix.parse().with_context(wrong)?;
+    if !V6_PREFIXES.contains(&prefix) || address.to_bits() << prefix != 0 {
+        bail!("--pod-cidr {second}: an IPv6 range for pods has a prefix of 48 to 64 bits and zeros behind it");
+    }
+    Ok((range("--pod-cidr", first, 8..=24)?, Some(format!("{address}/{prefix}"))))
 }
 
 fn cluster_domain(domain: &str) -> Result<String> {

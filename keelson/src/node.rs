@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use api_client::Client;
@@ -11,6 +12,8 @@ use tracing::warn;
 use crate::args;
 use crate::config::{DEFAULT_CONTAINERD_ADDRESS, DEFAULT_DATA_DIR, Settings, node_name};
 use crate::control_plane::ControlPlane;
+use crate::dns::Dns;
+use crate::guard::Policies;
 use crate::server::{Clients, Parts};
 use crate::state::Instance;
 
@@ -47,6 +50,7 @@ pub fn start(
         pod_cidr: settings.pod_cidr.clone(),
         domain: settings.cluster_domain.clone(),
         dns: settings.cluster_dns,
+        names: settings.dns.clone(),
     };
     let clients = NodeClients {
         node: clients.client(&format!("system:node:{name}"), &["system:nodes"], "agent"),
@@ -60,6 +64,7 @@ pub struct Cluster {
     pub pod_cidr: String,
     pub domain: String,
     pub dns: Option<Ipv4Addr>,
+    pub names: Dns,
 }
 
 /// How the parts of a node reach the API server. A node that joined is one user in both.
@@ -81,6 +86,16 @@ pub fn start_parts(
     options.cluster_domain.clone_from(&cluster.domain);
     options.cluster_dns = cluster.dns.into_iter().map(IpAddr::V4).collect();
     let dns = start_dns(cluster, clients, &name, data_dir, parts)?;
+    let (gate, arrivals) = network_policy::gate();
+    options.guard = Some(Arc::new(Policies { node: name.clone(), gate }));
+    let cni_config_dir = options.cni_config_dir.clone();
+    let policies = network_policy::Options {
+        node_name: name.clone(),
+        table: Instance::of(data_dir).policy_table(),
+        active: Arc::new(move || agent::network::is_built_in(&cni_config_dir)),
+    };
+    let (client, stop) = (clients.proxy.clone(), parts.stop.clone());
+    parts.spawn("network policies", async move { Ok(network_policy::run(client, policies, arrivals, stop).await?) });
     parts.agent = Some(options.progress.clone());
     let (client, stop) = (clients.node.clone(), parts.stop.clone());
     parts.spawn("agent", async move { Ok(agent::run(client, options, stop).await?) });
@@ -117,8 +132,10 @@ fn start_dns(
         node_name: node.to_owned(),
         domain: cluster.domain.clone(),
         resolv_conf: HOST_RESOLVER.into(),
-        servers: Vec::new(),
-        stub_domains: Vec::new(),
+        servers: cluster.names.servers()?,
+        stub_domains: cluster.names.stub_domains()?,
+        // Below what `cleanup` removes.
+        state_file: Some(data_dir.join("agent/dns.json")),
     };
     let agent = concat!("keelson-dns/", env!("CARGO_PKG_VERSION"));
     let clients =
@@ -140,6 +157,7 @@ pub fn agent_options(name: &str, data_dir: &Path, containerd_address: &Path) -> 
     options.state_dir = data_dir.join("agent");
     (options.log_dir, options.container_log_dir) = instance.log_dirs(data_dir);
     options.bridge = instance.bridge();
+    options.host_port_table = instance.host_port_table();
     options.cgroup_parent = instance.cgroup_parent();
     options
 }
@@ -183,6 +201,7 @@ pub async fn cleanup(node: args::Node) -> Result<()> {
     agent::cleanup(&agent_options("", &data_dir, &containerd_address)).await.context("remove this node's pods")?;
     let dns = Instance::of(&data_dir).dns_address();
     agent::network::host_address::remove(dns.into()).with_context(|| format!("take {dns} from this host"))?;
+    network_policy::cleanup(&Instance::of(&data_dir).policy_table()).context("remove this node's network policies")?;
     service_proxy::cleanup(&table(&data_dir, "")).await.context("remove this node's Services")?;
     Ok(())
 }

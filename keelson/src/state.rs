@@ -72,10 +72,19 @@ impl Instance {
     }
     /// All interfaces of the host's side that are named by us; those of pods hang on the bridge.
     pub fn interfaces(&self) -> Vec<String> {
-        vec![self.bridge(), agent::network::act::tunnel_name(&self.bridge())]
+        let bridge = self.bridge();
+        let tunnels = agent::network::act::tunnel_names(&bridge);
+        std::iter::once(bridge).chain(tunnels).collect()
     }
     pub fn nftables_table(&self) -> String {
         self.named("keelson", "_")
+    }
+    /// Tables that are known as ours by how their names begin.
+    pub fn policy_table(&self) -> String {
+        format!("{}-policies", self.nftables_table())
+    }
+    pub fn host_port_table(&self) -> String {
+        format!("{}-host-ports", self.nftables_table())
     }
     /// Where the node's DNS server listens: link-local, so it is the node's own whatever networks it is in.
     pub fn dns_address(&self) -> Ipv4Addr {

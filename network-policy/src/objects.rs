@@ -272,6 +272,29 @@ impl From<WirePod> for Pod {
     }
 }
 
+impl Pod {
+    /// As its node's agent knows it. `identity`: namespace, name, uid; `ports`: name, protocol, number.
+    pub fn new<'a>(
+        identity: (String, String, String),
+        labels: impl IntoIterator<Item = (&'a str, &'a str)>,
+        node: &str,
+        addresses: &[IpAddr],
+        ports: impl IntoIterator<Item = (String, String, u16)>,
+    ) -> Self {
+        let (namespace, name, uid) = identity;
+        let port = |(name, protocol, number): (String, String, u16)| {
+            Some(NamedPort { name: name.into(), protocol: Protocol::parse(&protocol)?, number })
+        };
+        Self {
+            metadata: PodMeta { name: name.into(), namespace: namespace.into(), uid: uid.into(), ..PodMeta::default() },
+            labels: labels.into_iter().collect(),
+            node: node.into(),
+            addresses: addresses.into(),
+            ports: ports.into_iter().filter_map(port).collect(),
+        }
+    }
+}
+
 fn named(port: &WirePort) -> Option<NamedPort> {
     let protocol = Protocol::parse(&port.protocol)?;
     let name = port.name.as_str();

@@ -18,19 +18,21 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// Keeps the client certificate fresh until shutdown.
 pub(crate) async fn client(client: Client, certificates: Certificates, node: String, shutdown: CancellationToken) {
-    let renewal =
-        Renewal { client, pair: certificates.files.client(), signer: Signer::Client, node, names: Names::default() };
+    let names = Box::new(Names::default);
+    let renewal = Renewal { client, pair: certificates.files.client(), signer: Signer::Client, node, names };
     renewal.keep(&shutdown, &*certificates.reconnect).await;
 }
 
-/// Gets the serving certificate, and keeps it fresh until shutdown. The port reads it from its files.
+/// Gets the serving certificate, and keeps it fresh until shutdown, for the names that `names` gives at each look. The
+/// port reads it from its files.
 pub(crate) async fn serving(
     client: Client,
     certificates: Certificates,
     node: String,
-    names: Names,
+    names: impl Fn() -> Names + Send + Sync + 'static,
     shutdown: CancellationToken,
 ) {
+    let names = Box::new(names);
     let renewal = Renewal { client, pair: certificates.files.serving(), signer: Signer::Serving, node, names };
     renewal.keep(&shutdown, &|| {}).await;
 }
@@ -40,7 +42,7 @@ struct Renewal {
     pair: Pair,
     signer: Signer,
     node: String,
-    names: Names,
+    names: Box<dyn Fn() -> Names + Send + Sync>,
 }
 
 impl Renewal {
@@ -73,7 +75,7 @@ impl Renewal {
     /// that it is the same each time it is looked at.
     fn wait(&self) -> Option<Duration> {
         let facts = self.pair.facts().ok().flatten()?;
-        if facts.names != self.names.sorted() {
+        if facts.names != (self.names)().sorted() {
             return None;
         }
         let left = facts.renew_at(jitter(&facts)) - Timestamp::now().as_second();
@@ -82,7 +84,7 @@ impl Renewal {
 
     async fn renew(&self, shutdown: &CancellationToken) -> Result<(), super::request::Error> {
         let key = self.pair.key()?;
-        let pem = request(&self.client, self.signer, &self.node, &self.names, &key, shutdown).await?;
+        let pem = request(&self.client, self.signer, &self.node, &(self.names)(), &key, shutdown).await?;
         Ok(self.pair.write_certificate(&pem)?)
     }
 }

@@ -1,6 +1,9 @@
 //! The kernel's side of the plan: what there is, and the changes made. Blocking; a few requests per other node.
 
-use std::{io, net::IpAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use super::{
     Range,
@@ -22,15 +25,21 @@ pub fn failed(action: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Kernel { action, source }
 }
 
-/// The tunnel's name follows from the bridge's, so that each network of a host has its own. At most 15 bytes.
-pub fn tunnel_name(bridge: &str) -> String {
-    const SUFFIX: &str = "-vx";
+/// The tunnel's name follows from the bridge's, so that each network of a host has its own, one for pods of each
+/// family. At most 15 bytes.
+fn tunnel_name(bridge: &str, family: IpAddr) -> String {
     const NAME_BYTES_MAX: usize = 15;
-    if bridge.len() + SUFFIX.len() <= NAME_BYTES_MAX {
-        return format!("{bridge}{SUFFIX}");
+    let suffix = if family.is_ipv4() { "-vx" } else { "-vx6" };
+    if bridge.len() + suffix.len() <= NAME_BYTES_MAX {
+        return format!("{bridge}{suffix}");
     }
     let [.., a, b, c, d] = super::bridge::mac(bridge);
-    format!("kl{a:02x}{b:02x}{c:02x}{d:02x}{SUFFIX}")
+    format!("kl{a:02x}{b:02x}{c:02x}{d:02x}{suffix}")
+}
+
+/// Names of all tunnels of a bridge's network.
+pub fn tunnel_names(bridge: &str) -> [String; 2] {
+    [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()].map(|family| tunnel_name(bridge, family))
 }
 
 /// The way to other nodes, one after the other.
@@ -45,7 +54,7 @@ pub fn reach(socket: &mut Socket, address: IpAddr, own: &[u32]) -> Result<Reach,
 /// What is ours: the tunnel by its name, routes by the address they send with, which is the bridge's.
 pub fn look(socket: &mut Socket, bridge: &str, range: Range) -> Result<Found, Error> {
     let look = |what: &str| failed(format!("look at {what} of {bridge}"));
-    let name = tunnel_name(bridge);
+    let name = tunnel_name(bridge, range.base());
     let sources = match socket.link(Some(bridge), 0).map_err(look("the interface"))? {
         Some(link) => socket.addresses(link.index).map_err(look("addresses"))?,
         None => Vec::new(),
@@ -66,7 +75,7 @@ pub fn look(socket: &mut Socket, bridge: &str, range: Range) -> Result<Found, Er
 
 /// Makes all changes that can be made; returns the failures.
 pub fn apply(socket: &mut Socket, bridge: &Bridge, here: &Here, changes: &[Change]) -> Vec<Error> {
-    let name = tunnel_name(&bridge.name);
+    let name = tunnel_name(&bridge.name, here.range.base());
     let mut failures = Vec::new();
     // Routes send with the bridge's address, which must be there before them.
     if changes.iter().any(|change| matches!(change, Change::SetRoute(_)))
@@ -123,7 +132,9 @@ pub fn remove(bridge: &str) -> Result<(), Error> {
             socket.delete_route(&route).map_err(failed(format!("remove the route to {}", route.range)))?;
         }
         if let Some(tunnel) = found.tunnel {
-            socket.delete_link(tunnel.link.index).map_err(failed(format!("remove {}", tunnel_name(bridge))))?;
+            socket
+                .delete_link(tunnel.link.index)
+                .map_err(failed(format!("remove {}", tunnel_name(bridge, like.base()))))?;
         }
     }
     Ok(())
@@ -131,12 +142,13 @@ pub fn remove(bridge: &str) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::tunnel_name;
+    use super::tunnel_names;
 
     #[test]
     fn names_fit_the_kernel_and_keep_networks_apart() {
-        assert_eq!(tunnel_name("keelson0"), "keelson0-vx");
-        let (a, b) = (tunnel_name("br-of-some-node"), tunnel_name("br-of-other-nod"));
-        assert!(a != b && a.len() <= 15 && b.len() <= 15, "{a} {b}");
+        assert_eq!(tunnel_names("keelson0"), ["keelson0-vx", "keelson0-vx6"]);
+        let all = [tunnel_names("br-of-some-node"), tunnel_names("br-of-other-nod")].concat();
+        let different = all.iter().collect::<std::collections::BTreeSet<_>>();
+        assert!(different.len() == 4 && all.iter().all(|name| name.len() <= 15), "{all:?}");
     }
 }

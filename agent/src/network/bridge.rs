@@ -21,6 +21,7 @@ use crate::node::facts;
 
 use super::{
     Range,
+    bandwidth::{Bandwidth, Bucket},
     netlink::{Link, Pair, Socket},
     range,
 };
@@ -45,6 +46,9 @@ pub enum Error {
 pub struct Bridge {
     pub name: String,
     pub range: Range,
+    /// Of the other address family, where pods have two addresses.
+    #[serde(default)]
+    pub second: Option<Range>,
     /// Files of addresses in use.
     pub directory: PathBuf,
 }
@@ -87,21 +91,43 @@ impl Bridge {
             let address = facts::ip(&interface)?;
             Some((interface.interface_name, address))
         });
-        rival(self.range, &self.name, addresses)
+        let addresses = addresses.collect::<Vec<_>>();
+        self.ranges().find_map(|range| rival(range, &self.name, addresses.iter().cloned()))
     }
 
-    /// Reserves an address for a pod.
-    pub fn reserve(&self, uid: &str) -> Result<IpAddr, Error> {
+    /// The first is that of pods' primary addresses.
+    pub fn ranges(&self) -> impl Iterator<Item = Range> {
+        std::iter::once(self.range).chain(self.second)
+    }
+
+    /// Reserves an address of each range for a pod.
+    pub fn reserve(&self, uid: &str) -> Result<Vec<IpAddr>, Error> {
+        let mut reserved = Vec::new();
+        for range in self.ranges() {
+            match self.reserve_in(range, uid) {
+                Ok(address) => reserved.push(address),
+                Err(error) => {
+                    for address in reserved {
+                        self.free(uid, address)?;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(reserved)
+    }
+
+    fn reserve_in(&self, range: Range, uid: &str) -> Result<IpAddr, Error> {
         let failed = |action, path: &Path| {
             let path = path.to_owned();
             move |source| Error::Io { action, path, source }
         };
         fs::create_dir_all(&self.directory).map_err(failed("create", &self.directory))?;
-        let offsets = self.range.offsets();
+        let offsets = range.offsets();
         let count = offsets.end - offsets.start;
         for _ in 0..count {
             let offset = offsets.start + NEXT.fetch_add(1, Ordering::Relaxed) % count;
-            let address = self.range.at(offset);
+            let address = range.at(offset);
             let path = self.directory.join(address.to_string());
             match File::create_new(&path) {
                 Ok(mut file) => {
@@ -112,7 +138,7 @@ impl Bridge {
                 Err(error) => return Err(failed("reserve", &path)(error)),
             }
         }
-        Err(Error::Full { range: self.range.to_string() })
+        Err(Error::Full { range: range.to_string() })
     }
 
     /// Takes an address for the pod that has it already, in case its file was lost.
@@ -158,6 +184,10 @@ impl Bridge {
     /// Gives a pod's interface and address back. Safe to repeat.
     pub fn release(&self, uid: &str, address: IpAddr) -> Result<(), Error> {
         remove_interface(uid)?;
+        self.free(uid, address)
+    }
+
+    fn free(&self, uid: &str, address: IpAddr) -> Result<(), Error> {
         let path = self.directory.join(address.to_string());
         // Released before, it may be another pod's by now.
         if fs::read_to_string(&path).is_ok_and(|owner| owner == uid) {
@@ -170,10 +200,12 @@ impl Bridge {
     /// an earlier range keeps it: there may be pods that use it.
     pub fn ensure(&self, socket: &mut Socket, mtu: u32) -> Result<Link, Error> {
         let failed = |action| link_error(action, &self.name);
+        let add_addresses = |socket: &mut Socket, link: &Link| {
+            let mut add = |range: Range| socket.add_address(link.index, range.gateway(), range.prefix());
+            self.ranges().try_for_each(&mut add).map_err(failed("give an address to bridge"))
+        };
         if let Some(link) = socket.link(Some(&self.name), 0).map_err(failed("find bridge"))? {
-            socket
-                .add_address(link.index, self.range.gateway(), self.range.prefix())
-                .map_err(failed("give an address to bridge"))?;
+            add_addresses(socket, &link)?;
             return Ok(link);
         }
         match socket.add_bridge(&self.name, mac(&self.name), mtu) {
@@ -183,20 +215,29 @@ impl Bridge {
         }
         let link = socket.link(Some(&self.name), 0).map_err(failed("find bridge"))?;
         let link = link.ok_or_else(|| failed("find bridge")(io::ErrorKind::NotFound.into()))?;
-        socket
-            .add_address(link.index, self.range.gateway(), self.range.prefix())
-            .map_err(failed("give an address to bridge"))?;
-        let forwarding = match self.range.base() {
-            IpAddr::V4(_) => "/proc/sys/net/ipv4/ip_forward",
-            IpAddr::V6(_) => "/proc/sys/net/ipv6/conf/all/forwarding",
-        };
-        fs::write(forwarding, "1").map_err(|source| Error::Io {
-            action: "enable forwarding in",
-            path: forwarding.into(),
-            source,
-        })?;
+        add_addresses(socket, &link)?;
+        for range in self.ranges() {
+            let forwarding = match range.base() {
+                IpAddr::V4(_) => "/proc/sys/net/ipv4/ip_forward",
+                IpAddr::V6(_) => "/proc/sys/net/ipv6/conf/all/forwarding",
+            };
+            fs::write(forwarding, "1").map_err(|source| Error::Io {
+                action: "enable forwarding in",
+                path: forwarding.into(),
+                source,
+            })?;
+        }
         Ok(link)
     }
+}
+
+/// Version 6 on a pod's interface, where the host starts without. In the pod's namespace.
+fn enable_v6() -> Result<(), Error> {
+    let path = Path::new("/proc/sys/net/ipv6/conf").join(INTERFACE).join("disable_ipv6");
+    if fs::read_to_string(&path).is_ok_and(|value| value.trim() == "0") {
+        return Ok(());
+    }
+    fs::write(&path, "0").map_err(|source| Error::Io { action: "enable version 6 in", path, source })
 }
 
 /// A pod's end on the host, and with it the pod's own. Success when there is none.
@@ -234,7 +275,9 @@ pub struct Host {
 pub struct Attach {
     pub bridge: Bridge,
     pub uid: String,
-    pub address: IpAddr,
+    /// One of each range.
+    pub addresses: Vec<IpAddr>,
+    pub bandwidth: Bandwidth,
     /// For a bridge that is yet to be made.
     pub mtu: u32,
 }
@@ -258,7 +301,7 @@ impl Attach {
                 bridge: host.bridge.index,
                 mtu: host.bridge.mtu,
                 peer: INTERFACE,
-                peer_mac: mac(&self.address.to_string()),
+                peer_mac: mac(&self.addresses.first().map(ToString::to_string).unwrap_or_default()),
                 peer_namespace: namespace.as_fd(),
             })
             .map_err(failed("create interfaces"))?;
@@ -266,12 +309,23 @@ impl Attach {
         let port = host.socket.link(Some(&name), 0).map_err(failed("find interface"))?;
         let port = port.ok_or_else(|| failed("find interface")(io::ErrorKind::NotFound.into()))?;
         host.socket.set_hairpin(port.index).map_err(failed("prepare interface"))?;
+        if let Some(bits) = self.bandwidth.ingress {
+            host.socket.limit(port.index, Bucket::of(bits)).map_err(failed("limit what leaves"))?;
+        }
         let mut socket = Socket::open().map_err(failed("open netlink for the peer of"))?;
         let index = index(INTERFACE).map_err(failed("find the peer of"))?;
         socket.set_up(index).map_err(failed("bring up the peer of"))?;
-        let (prefix, gateway) = (self.bridge.range.prefix(), self.bridge.range.gateway());
-        socket.add_address(index, self.address, prefix).map_err(failed("give an address to the peer of"))?;
-        socket.add_default_route(index, gateway).map_err(failed("add a route for the peer of"))
+        for (range, address) in self.bridge.ranges().zip(&self.addresses) {
+            if address.is_ipv6() {
+                enable_v6()?;
+            }
+            socket.add_address(index, *address, range.prefix()).map_err(failed("give an address to the peer of"))?;
+            socket.add_default_route(index, range.gateway()).map_err(failed("add a route for the peer of"))?;
+        }
+        match self.bandwidth.egress {
+            Some(bits) => socket.limit(index, Bucket::of(bits)).map_err(failed("limit the peer of")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -282,7 +336,8 @@ mod tests {
     use super::{Bridge, Range, rival};
 
     fn bridge(range: &str, directory: &std::path::Path) -> Bridge {
-        Bridge { name: "br-test".into(), range: Range::parse(range).unwrap(), directory: directory.join("addresses") }
+        let directory = directory.join("addresses");
+        Bridge { name: "br-test".into(), range: Range::parse(range).unwrap(), second: None, directory }
     }
 
     #[test]
@@ -290,7 +345,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let bridge = bridge("10.9.0.77/29", directory.path());
         assert_eq!(bridge.range.to_string(), "10.9.0.72/29");
-        let addresses = (0..5).map(|pod| bridge.reserve(&format!("u{pod}")).unwrap()).collect::<HashSet<_>>();
+        let addresses = (0..5).flat_map(|pod| bridge.reserve(&format!("u{pod}")).unwrap()).collect::<HashSet<_>>();
         // Eight, without the network's own, the bridge's and the broadcast address.
         let expected = (74..79).map(|last| format!("10.9.0.{last}").parse().unwrap()).collect::<HashSet<_>>();
         assert_eq!(addresses, expected);
@@ -303,7 +358,7 @@ mod tests {
         bridge.release("u2", first).unwrap();
         assert!(bridge.reserve("u9").is_err(), "only its own pod gives an address back");
         bridge.release("u1", first).unwrap();
-        assert_eq!(bridge.reserve("u9").unwrap(), first);
+        assert_eq!(bridge.reserve("u9").unwrap(), [first]);
         bridge.sweep(|uid| uid == "u9").unwrap();
         assert_eq!(std::fs::read_dir(&bridge.directory).unwrap().count(), 1);
     }
@@ -311,8 +366,18 @@ mod tests {
     #[test]
     fn ranges_of_both_families() {
         let directory = tempfile::tempdir().unwrap();
-        let address = bridge("fd00:1::/64", directory.path()).reserve("u1").unwrap();
+        let address = bridge("fd00:1::/64", directory.path()).reserve("u1").unwrap()[0];
         assert!(address.is_ipv6() && address.to_string().starts_with("fd00:1::"), "{address}");
+    }
+
+    #[test]
+    fn a_pod_has_an_address_of_both_ranges_or_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let both = Bridge { second: Range::parse("10.9.0.0/30").ok(), ..bridge("fd00:1::/64", directory.path()) };
+        let addresses = both.reserve("u1").unwrap();
+        assert!(addresses[0].is_ipv6() && addresses[1].to_string() == "10.9.0.2", "{addresses:?}");
+        assert_eq!(both.reserve("u2").unwrap_err().to_string(), "no free address in 10.9.0.0/30");
+        assert_eq!(std::fs::read_dir(&both.directory).unwrap().count(), 2, "nothing stays reserved for u2");
     }
 
     #[test]

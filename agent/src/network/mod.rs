@@ -6,8 +6,12 @@
 //! as soon as the kernel tells of it. Without a server everything stays as it is.
 
 pub mod act;
+pub mod bandwidth;
 pub mod bridge;
 pub mod host_address;
+pub mod host_ports;
+#[cfg(test)]
+mod kernel_tests;
 pub mod netlink;
 pub mod plan;
 pub mod range;
@@ -84,6 +88,8 @@ struct Node {
 struct NodeSpec {
     #[serde(rename = "podCIDR")]
     pod_cidr: String,
+    #[serde(rename = "podCIDRs")]
+    pod_cidrs: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -113,17 +119,38 @@ api_client::projection!(
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Member {
     name: String,
-    range: Range,
-    address: IpAddr,
+    /// One, or one of each family.
+    ranges: Vec<Range>,
+    addresses: Vec<IpAddr>,
+}
+
+impl Member {
+    /// The address of this family or, without one, any: pods of one family travel wrapped between hosts of the other.
+    fn address(&self, like: IpAddr) -> Option<IpAddr> {
+        let same = self.addresses.iter().find(|address| address.is_ipv4() == like.is_ipv4());
+        same.or(self.addresses.first()).copied()
+    }
+
+    fn range(&self, like: Range) -> Option<Range> {
+        self.ranges.iter().copied().find(|range| range.base().is_ipv4() == like.base().is_ipv4())
+    }
 }
 
 fn member(node: &Node) -> Option<Member> {
     let addresses = node.status.addresses.iter().filter(|address| address.kind == "InternalIP");
-    Some(Member {
-        name: node.metadata.name.clone(),
-        range: Range::parse(&node.spec.pod_cidr).ok()?,
-        address: addresses.filter_map(|address| address.address.parse().ok()).next()?,
-    })
+    let listed = node.spec.pod_cidrs.iter().filter_map(|range| Range::parse(range).ok());
+    let mut ranges = listed.collect::<Vec<_>>();
+    if ranges.is_empty() {
+        ranges.extend(Range::parse(&node.spec.pod_cidr).ok());
+    }
+    let addresses = addresses.filter_map(|address| address.address.parse().ok()).collect::<Vec<_>>();
+    let complete = !ranges.is_empty() && !addresses.is_empty();
+    complete.then(|| Member { name: node.metadata.name.clone(), ranges, addresses })
+}
+
+/// Whether pods are attached to the built-in network: no CNI configuration is on the host.
+pub fn is_built_in(cni_config_dir: &std::path::Path) -> bool {
+    matches!(cni::on_host(cni_config_dir), Ok(None))
 }
 
 /// Keeps this node connected to all others until shutdown. Everything stays when it ends: pods go on.
@@ -186,53 +213,69 @@ async fn converge(options: &Options, members: Vec<Member>) -> Result<Vec<Refused
     done.await.map_err(|_| Error::Thread)?
 }
 
-/// One comparison of what should be with what is.
+/// One comparison of what should be with what is, for each of this node's ranges.
 fn converge_here(options: &Options, members: Vec<Member>) -> Result<Vec<Refused>, Error> {
     let mut socket = Socket::open().map_err(failed("open netlink"))?;
     let Some(own) = members.iter().find(|member| member.name == options.node_name).cloned() else {
         // Not registered yet, or without a range: there is nothing to connect.
         return Ok(Vec::new());
     };
-    let here = here(&mut socket, &own)?;
-    let built_in = matches!(cni::on_host(&options.cni_config_dir), Ok(None));
-    let wanted = match built_in {
-        true => plan::wanted(&here, &peers(&mut socket, options, members)?),
+    let mut refused = Vec::new();
+    for range in &own.ranges {
+        refused.extend(converge_range(&mut socket, options, &own, *range, &members)?);
+    }
+    Ok(refused)
+}
+
+fn converge_range(
+    socket: &mut Socket,
+    options: &Options,
+    own: &Member,
+    range: Range,
+    members: &[Member],
+) -> Result<Vec<Refused>, Error> {
+    let Some(here) = here(socket, own, range)? else { return Ok(Vec::new()) };
+    let wanted = match is_built_in(&options.cni_config_dir) {
+        true => plan::wanted(&here, &peers(socket, options, &here, members)?),
         false => Wanted::default(),
     };
-    let found = act::look(&mut socket, &options.bridge, here.range)?;
+    let found = act::look(socket, &options.bridge, here.range)?;
     let changes = plan::changes(&here, &wanted, &found);
     if changes.is_empty() {
         return Ok(wanted.refused);
     }
     tracing::debug!(?changes, "network");
-    let bridge =
-        bridge::Bridge { name: options.bridge.clone(), range: here.range, directory: options.address_dir.clone() };
-    match act::apply(&mut socket, &bridge, &here, &changes).into_iter().next() {
+    let (name, directory) = (options.bridge.clone(), options.address_dir.clone());
+    let bridge = bridge::Bridge { name, range: here.range, second: None, directory };
+    match act::apply(socket, &bridge, &here, &changes).into_iter().next() {
         Some(failure) => Err(failure.into()),
         None => Ok(wanted.refused),
     }
 }
 
-fn here(socket: &mut Socket, own: &Member) -> Result<Here, Error> {
+fn here(socket: &mut Socket, own: &Member, range: Range) -> Result<Option<Here>, Error> {
+    let Some(told) = own.address(range.base()) else { return Ok(None) };
     // An address that others know this node by, but that is translated on the way, is none to send with.
-    let address = match act::reach(socket, own.address, &[])? {
-        Reach::Here => own.address,
-        _ => facts::outward_address().unwrap_or(own.address),
+    let address = match act::reach(socket, told, &[])? {
+        Reach::Here => told,
+        _ => facts::outward_address().unwrap_or(told),
     };
-    Ok(Here { range: own.range, address, mtu: mtu_of(socket, address) })
+    Ok(Some(Here { range, address, mtu: mtu_of(socket, address) }))
 }
 
-fn peers(socket: &mut Socket, options: &Options, members: Vec<Member>) -> Result<Vec<Peer>, Error> {
+fn peers(socket: &mut Socket, options: &Options, here: &Here, members: &[Member]) -> Result<Vec<Peer>, Error> {
     let mut own = Vec::new();
-    for name in [options.bridge.clone(), act::tunnel_name(&options.bridge)] {
+    for name in std::iter::once(options.bridge.clone()).chain(act::tunnel_names(&options.bridge)) {
         own.extend(socket.link(Some(&name), 0).map_err(failed(format!("find {name}")))?.map(|link| link.index));
     }
-    let others = members.into_iter().filter(|member| member.name != options.node_name);
-    let peer = |member: Member| {
-        let reach = act::reach(socket, member.address, &own)?;
-        Ok(Peer { name: member.name, range: member.range, address: member.address, reach })
-    };
-    others.map(peer).collect()
+    let mut peers = Vec::new();
+    for member in members.iter().filter(|member| member.name != options.node_name) {
+        // Without a range of this family a node has no such pods.
+        let (Some(range), Some(address)) = (member.range(here.range), member.address(here.address)) else { continue };
+        let reach = act::reach(socket, address, &own)?;
+        peers.push(Peer { name: member.name.clone(), range, address, reach });
+    }
+    Ok(peers)
 }
 
 /// MTU of the interface that has this address.

@@ -21,6 +21,8 @@ use super::{
 
 /// Tells this network from other VXLAN networks on the same hosts.
 const VXLAN_ID: u32 = 0x006b_656c;
+/// The same for pods' version 6 addresses.
+const VXLAN_ID_V6: u32 = VXLAN_ID + 1;
 /// The port that Kubernetes networks use for VXLAN, and that firewalls are opened for.
 pub const VXLAN_PORT: u16 = 8472;
 /// What wrapping adds to a packet: Ethernet, VXLAN and UDP headers, and the outer address header.
@@ -182,7 +184,11 @@ pub fn wanted(here: &Here, peers: &[Peer]) -> Wanted {
 pub fn device(here: &Here) -> Device {
     let outer = if here.address.is_ipv4() { IPV4_BYTES } else { IPV6_BYTES };
     Device {
-        vxlan: Vxlan { id: VXLAN_ID, port: VXLAN_PORT, local: here.address },
+        vxlan: Vxlan {
+            id: if here.range.base().is_ipv4() { VXLAN_ID } else { VXLAN_ID_V6 },
+            port: VXLAN_PORT,
+            local: here.address,
+        },
         mac: tunnel_mac(here.range),
         mtu: here.mtu.saturating_sub(VXLAN_BYTES + outer).max(MTU_MIN),
         address: here.range.base(),

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::{Options, pod::Shared};
+use crate::{Options, network::netlink::Monitor, pod::Shared};
 use facts::Facts;
 pub use thresholds::Thresholds;
 
@@ -24,6 +24,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(300);
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// …and while the node is not ready, because everything waits for it then.
 const NOT_READY_LOOK_EVERY: Duration = Duration::from_millis(500);
+/// News of addresses are gathered for this long.
+const ADDRESS_GATHER: Duration = Duration::from_millis(200);
 /// Between tries to register.
 const REGISTER_RETRY: Duration = Duration::from_millis(500);
 
@@ -42,18 +44,16 @@ pub struct NodeKeeper {
     api: Api<Node>,
     name: String,
     options: Options,
-    addresses: Vec<IpAddr>,
     shared: Arc<Shared>,
     facts: Facts,
 }
 
 impl NodeKeeper {
-    pub fn new(client: &Client, options: &Options, addresses: Vec<IpAddr>, shared: Arc<Shared>) -> Self {
+    pub fn new(client: &Client, options: &Options, shared: Arc<Shared>) -> Self {
         Self {
             api: client.api(),
             name: options.node_name.clone(),
             options: options.clone(),
-            addresses,
             facts: Facts::read(shared.runtime.oci_runtime()),
             shared,
         }
@@ -129,7 +129,7 @@ impl NodeKeeper {
         };
         let node = node.map_err(self.failed("register"))?;
         // Before the status: a node that has its range already must not be reported as not ready after a restart.
-        self.shared.sandboxes.set_pod_range(node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()));
+        self.shared.sandboxes.set_pod_ranges(&pod_ranges(&node));
         self.write(&self.status(Some(&node), Timestamp::now()).await).await
     }
 
@@ -152,7 +152,7 @@ impl NodeKeeper {
         };
         plan::status(&plan::Input {
             name: &self.name,
-            addresses: &self.addresses,
+            addresses: &self.shared.node().addresses,
             port: self.options.bind.port(),
             max_pods: self.options.max_pods,
             thresholds: &self.options.thresholds,
@@ -173,7 +173,10 @@ impl NodeKeeper {
         let cache = Cache::<Node>::start(&client, this, &tasks, shutdown.clone());
         let mut changes = cache.subscribe();
         let mut written_at = Instant::now();
+        let monitor =
+            Monitor::open().map_err(|error| tracing::warn!(%error, "changes of addresses are found late")).ok();
         loop {
+            self.take_addresses();
             self.take_range(&node);
             let mut unwritten = None;
             let now = Timestamp::now();
@@ -199,13 +202,14 @@ impl NodeKeeper {
                 Some(cause) => self.options.progress.waits_for(cause),
                 None => self.options.progress.ready(),
             }
-            let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone());
+            let ranges = pod_ranges(&node);
             // Pods wait for a ready node: until it is, look often.
             let pause = if not_ready(&node).is_none() { LOOK_EVERY } else { NOT_READY_LOOK_EVERY };
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
-                () = changed(&mut changes, range.as_deref()) => {}
+                () = changed(&mut changes, &ranges) => {}
+                () = self.moved(monitor.as_ref()) => {}
             }
             if let Some(fresh) = cache.get(&self.key()) {
                 node = (*fresh).clone();
@@ -213,18 +217,42 @@ impl NodeKeeper {
         }
     }
 
+    /// Returns when this host has other addresses than its Node.
+    async fn moved(&self, monitor: Option<&Monitor>) {
+        let Some(monitor) = monitor else { return std::future::pending().await };
+        loop {
+            if monitor.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            // A change of addresses is several messages.
+            tokio::time::sleep(ADDRESS_GATHER).await;
+            if own_addresses(&self.options).is_ok_and(|addresses| addresses != self.shared.node().addresses) {
+                return;
+            }
+        }
+    }
+
+    /// A host without any address keeps the last one: others know it by that.
+    fn take_addresses(&self) {
+        let Ok(addresses) = own_addresses(&self.options) else { return };
+        if addresses != self.shared.node().addresses {
+            tracing::info!(?addresses, "this host has another address");
+            self.shared.set_addresses(addresses);
+        }
+    }
+
     fn take_range(&self, node: &Node) {
-        self.shared.sandboxes.set_pod_range(node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()));
+        self.shared.sandboxes.set_pod_ranges(&pod_ranges(node));
     }
 }
 
 /// Returns when the node has another address range, or is gone. Other changes, our own status among them, are nothing
 /// to act on.
-async fn changed(changes: &mut Subscription<Node>, range: Option<&str>) {
+async fn changed(changes: &mut Subscription<Node>, ranges: &[String]) {
     loop {
         match changes.recv().await {
             Some(Received::Change(change)) => match change.new {
-                Some(node) if node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()) == range => {}
+                Some(node) if pod_ranges(&node) == ranges => {}
                 _ => return,
             },
             Some(Received::Rescan) => return,
@@ -232,6 +260,13 @@ async fn changed(changes: &mut Subscription<Node>, range: Option<&str>) {
             None => std::future::pending().await,
         }
     }
+}
+
+/// The address ranges of a node's pods, the primary first.
+pub fn pod_ranges(node: &Node) -> Vec<String> {
+    let Some(spec) = &node.spec else { return Vec::new() };
+    let all = spec.pod_cidrs.clone().unwrap_or_default();
+    if all.is_empty() { spec.pod_cidr.clone().into_iter().collect() } else { all }
 }
 
 /// Why the node is not ready, by the status that the server has; absent when it is.

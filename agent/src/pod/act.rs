@@ -11,6 +11,7 @@ use super::{
     observed::{Retry, Series, State, container_id, exit_labels, label},
     owner::Owner,
     plan::{Step, grace_seconds},
+    prepare::GUARD_LIMIT,
     resources::qos,
 };
 use crate::{logs::Fifos, runtime, sandbox, spec, volume};
@@ -40,6 +41,8 @@ pub(super) enum Error {
     Cluster(#[from] crate::cluster::Error),
     #[error("{action} {path}")]
     Io { action: &'static str, path: String, source: std::io::Error },
+    #[error("network policies could not be applied to the pod within {GUARD_LIMIT:?}")]
+    Unguarded,
     #[error("{0} is not prepared")]
     Unprepared(&'static str),
 }
@@ -181,6 +184,9 @@ impl Owner {
             }
         }
         self.shared.sandboxes.tear_down(uid).await?;
+        if let Some(guard) = &self.shared.guard {
+            guard.leave(uid);
+        }
         volume::remove(uid, &self.shared.paths).await?;
         sandbox::mounts::unmount_below(&self.shared.paths.pod(uid)).map_err(sandbox::Error::from)?;
         self.shared.cgroups.remove_pod(uid)?;

@@ -35,6 +35,14 @@ impl Owner {
         if self.observed.sandbox == Sandbox::Absent {
             self.recover_sandbox();
         }
+        let attached = self.sandbox.as_ref().filter(|record| record.attachment.is_some());
+        if let (Some(guard), Some(record)) = (&self.shared.guard, attached) {
+            guard.tell(&self.pod, &record.addresses);
+            if self.observed.containers.is_empty() {
+                // Nothing has run in it yet, perhaps because it was not protected: it is prepared again.
+                self.observed.sandbox = Sandbox::Absent;
+            }
+        }
     }
 
     /// Containers that run do so in a sandbox, even if nothing is written about it any more.
@@ -46,7 +54,7 @@ impl Owner {
             _ => None,
         });
         let (Some(process), Some(since)) = (process.min(), since) else { return };
-        match self.shared.sandboxes.recover(&self.pod, &self.shared.node, process, since) {
+        match self.shared.sandboxes.recover(&self.pod, &self.shared.node(), process, since) {
             Ok(record) => {
                 tracing::info!(pod = %self.id, "sandbox found again by its processes");
                 self.observed.sandbox = Sandbox::Ready { addresses: record.addresses.clone(), ready_at: since };

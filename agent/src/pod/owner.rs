@@ -196,7 +196,8 @@ impl Owner {
     }
 
     pub(super) fn status(&self, now: Timestamp) -> PodStatus {
-        let mut status = status::status(&self.pod, &self.observed, &self.shared.node.addresses, &self.reported, now);
+        let node = self.shared.node();
+        let mut status = status::status(&self.pod, &self.observed, &node.addresses, &self.reported, now);
         // Conditions of others are kept in what we compare with, so that gates see them.
         let ours = status.conditions.get_or_insert_default();
         let foreign = self.reported.conditions.iter().flatten();

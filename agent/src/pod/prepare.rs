@@ -1,5 +1,7 @@
 //! What a pod needs before its first container: sandbox, volumes and images, made at the same time.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::PodSpec;
 
@@ -11,6 +13,9 @@ use super::{
     resources::{Resources, qos},
 };
 use crate::{sandbox, volume};
+
+/// How long a pod waits for its protection before its sandbox counts as failed, which is tried again.
+pub(super) const GUARD_LIMIT: Duration = Duration::from_secs(10);
 
 /// First and longest waits between tries, by what failed.
 const SANDBOX_RETRY: (SignedDuration, SignedDuration) =
@@ -62,10 +67,19 @@ impl Owner {
         if let Some(spec) = &self.pod.spec {
             self.shared.cgroups.create_pod(qos(spec), &self.id.uid, Resources::of_pod(spec))?;
         }
-        match self.shared.sandboxes.load(&self.id.uid)? {
-            Some(record) => Ok(record),
-            None => Ok(self.shared.sandboxes.create(&self.pod, &self.shared.node, self.newest_attempt()).await?),
-        }
+        let record = match self.shared.sandboxes.load(&self.id.uid)? {
+            Some(record) => record,
+            None => self.shared.sandboxes.create(&self.pod, &self.shared.node(), self.newest_attempt()).await?,
+        };
+        self.guarded(&record).await?;
+        Ok(record)
+    }
+
+    /// Returns when the pod's addresses are protected.
+    async fn guarded(&self, record: &sandbox::Record) -> Result<(), Error> {
+        let Some(guard) = self.shared.guard.as_ref().filter(|_| record.attachment.is_some()) else { return Ok(()) };
+        let admitted = guard.admit(&self.pod, &record.addresses);
+        tokio::time::timeout(GUARD_LIMIT, timed("guard", admitted)).await.map_err(|_elapsed| Error::Unguarded)
     }
 
     /// When the newest container of the pod was made.

@@ -12,6 +12,7 @@ use super::{inbox::Inbox, view::Views};
 use crate::{
     Options, cgroup,
     cluster::Cluster,
+    guard::Guard,
     image::Images,
     logs::Streams,
     paths::Paths,
@@ -29,10 +30,12 @@ pub struct Shared {
     pub cgroups: cgroup::Tree,
     pub streams: Streams,
     pub cluster: Arc<dyn Cluster>,
+    pub guard: Option<Arc<dyn Guard>>,
     pub images: Images,
     pub views: Views,
     pub host: spec::Host,
-    pub node: etc::Node,
+    /// Replaced when the host's address changes.
+    node: Mutex<Arc<etc::Node>>,
     pub node_cpu_milli: i64,
     /// Changes with every boot of the host.
     pub boot_id: String,
@@ -65,16 +68,17 @@ impl Shared {
             sandboxes: Sandboxes::new(options, paths.clone()),
             streams: Streams::default(),
             cluster,
+            guard: options.guard.clone(),
             images,
             views: Views::default(),
             host: spec::Host::read(cgroups.version(), options.state_dir.join("seccomp")),
             cgroups,
-            node: etc::Node {
+            node: Mutex::new(Arc::new(etc::Node {
                 name: options.node_name.clone(),
                 addresses: node_ips,
                 cluster_domain: options.cluster_domain.clone(),
                 cluster_dns: options.cluster_dns.clone(),
-            },
+            })),
             node_cpu_milli: cpus as i64 * 1000,
             boot_id: std::fs::read_to_string(&options.boot_id_file).unwrap_or_default().trim().to_owned(),
             tasks,
@@ -86,13 +90,24 @@ impl Shared {
         }
     }
 
+    /// This node as it is now.
+    pub fn node(&self) -> Arc<etc::Node> {
+        self.node.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The host has other addresses now.
+    pub fn set_addresses(&self, addresses: Vec<IpAddr>) {
+        let mut node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
+        *node = Arc::new(etc::Node { addresses, ..etc::Node::clone(&node) });
+    }
+
     pub fn volume_context(&self, pod_ips: &[IpAddr]) -> volume::Context {
         volume::Context {
             paths: self.paths.clone(),
             cluster: self.cluster.clone(),
             node_name: self.node_name.clone(),
             pod_ips: pod_ips.to_vec(),
-            host_ips: self.node.addresses.clone(),
+            host_ips: self.node().addresses.clone(),
             node_cpu_milli: self.node_cpu_milli,
             node_memory_bytes: self.host.memory_bytes,
         }

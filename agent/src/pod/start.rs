@@ -218,11 +218,12 @@ impl Owner {
             }
         }
         let services = cluster.services(namespace).await?;
+        let node = self.shared.node();
         let sources = spec::env::Sources {
             pod: &self.pod,
             node_name: &self.shared.node_name,
             pod_ips: self.observed.addresses(),
-            host_ips: &self.shared.node.addresses,
+            host_ips: &node.addresses,
             node_cpu_milli: self.shared.node_cpu_milli,
             node_memory_bytes: self.shared.host.memory_bytes,
             config_maps,

@@ -15,10 +15,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::{io::AsyncWriteExt, process::Command};
 
+use crate::network::bandwidth::Bandwidth;
+
 /// The pod's interface.
 const INTERFACE: &str = "eth0";
-/// Version of the built-in configuration; every maintained plugin speaks it.
-const VERSION: &str = "1.0.0";
+/// Bits that may pass at once under a bandwidth limit, for plugins that enforce it: as other runtimes say it.
+const BURST_BITS: u64 = i32::MAX as u64;
 /// A plugin that takes longer is killed and its call has failed.
 const PLUGIN_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -55,6 +57,8 @@ pub struct Pod {
     pub name: String,
     pub uid: String,
     pub port_mappings: Vec<PortMapping>,
+    #[serde(default)]
+    pub bandwidth: Bandwidth,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,19 +79,6 @@ pub struct Attachment {
     pub pod: Pod,
     /// The last plugin's answer; before ADD, what the first plugin is told was answered before it, if anything.
     pub result: Option<Value>,
-}
-
-/// Host ports of pods on the built-in network: the one part of it that is left to a plugin.
-pub fn host_ports(network: &str) -> Network {
-    let plugins = json!([{"type": "portmap", "capabilities": {"portMappings": true}}]);
-    let plugins = plugins.as_array().into_iter().flatten().filter_map(|plugin| plugin.as_object().cloned()).collect();
-    Network { name: network.to_owned(), version: VERSION.to_owned(), plugins }
-}
-
-/// The answer a plugin would have given that attached a pod with this address.
-pub fn attached(address: IpAddr) -> Value {
-    let prefix = if address.is_ipv4() { 32 } else { 128 };
-    json!({"cniVersion": VERSION, "ips": [{"address": format!("{address}/{prefix}")}]})
 }
 
 /// The first configuration of the directory in name order, if there is any.
@@ -228,8 +219,22 @@ fn input(network: &Network, plugin: &Map<String, Value>, pod: &Pod, previous: Op
         input.insert("prevResult".into(), previous.clone());
     }
     let capable = |name: &str| plugin.get("capabilities").and_then(|all| all.get(name)) == Some(&Value::Bool(true));
+    let mut run_time = Map::new();
     if capable("portMappings") && !pod.port_mappings.is_empty() {
-        input.insert("runtimeConfig".into(), json!({"portMappings": pod.port_mappings}));
+        run_time.insert("portMappings".into(), json!(pod.port_mappings));
+    }
+    if capable("bandwidth") && !pod.bandwidth.is_unlimited() {
+        let mut limits = Map::new();
+        for (direction, rate) in [("ingress", pod.bandwidth.ingress), ("egress", pod.bandwidth.egress)] {
+            if let Some(rate) = rate {
+                limits.insert(format!("{direction}Rate"), rate.into());
+                limits.insert(format!("{direction}Burst"), BURST_BITS.into());
+            }
+        }
+        run_time.insert("bandwidth".into(), limits.into());
+    }
+    if !run_time.is_empty() {
+        input.insert("runtimeConfig".into(), run_time.into());
     }
     input.remove("capabilities");
     input.into()
@@ -246,19 +251,23 @@ mod tests {
     use expect_test::expect;
     use serde_json::json;
 
-    use super::{Pod, PortMapping, addresses, attached, host_ports, input, parse};
+    use super::{Network, Pod, PortMapping, addresses, input, parse};
+    use crate::network::bandwidth::Bandwidth;
 
     fn pod(port_mappings: Vec<PortMapping>) -> Pod {
-        Pod { namespace: "default".into(), name: "web".into(), uid: "u1".into(), port_mappings }
+        let bandwidth = Bandwidth { ingress: Some(1_000_000), egress: None };
+        Pod { namespace: "default".into(), name: "web".into(), uid: "u1".into(), port_mappings, bandwidth }
     }
 
     #[test]
     fn a_plugin_reads_its_part_with_what_it_is_capable_of() {
-        let network = host_ports("br0");
+        let plugin = json!({"type": "portmap", "capabilities": {"portMappings": true, "bandwidth": true}});
+        let plugins = plugin.as_object().cloned().into_iter().collect();
+        let network = Network { name: "br0".into(), version: "1.0.0".into(), plugins };
         let mapping =
             PortMapping { host_port: 8080, container_port: 80, protocol: "tcp".into(), host_ip: String::new() };
-        let previous = attached("10.244.0.5".parse().unwrap());
-        expect![[r#"{"cniVersion":"1.0.0","name":"br0","prevResult":{"cniVersion":"1.0.0","ips":[{"address":"10.244.0.5/32"}]},"runtimeConfig":{"portMappings":[{"containerPort":80,"hostPort":8080,"protocol":"tcp"}]},"type":"portmap"}"#]]
+        let previous = json!({"cniVersion": "1.0.0", "ips": [{"address": "10.244.0.5/32"}]});
+        expect![[r#"{"cniVersion":"1.0.0","name":"br0","prevResult":{"cniVersion":"1.0.0","ips":[{"address":"10.244.0.5/32"}]},"runtimeConfig":{"bandwidth":{"ingressBurst":2147483647,"ingressRate":1000000},"portMappings":[{"containerPort":80,"hostPort":8080,"protocol":"tcp"}]},"type":"portmap"}"#]]
         .assert_eq(&input(&network, &network.plugins[0], &pod(vec![mapping]), Some(&previous)).to_string());
         let mut incapable = network.plugins[0].clone();
         incapable.remove("capabilities");

@@ -24,7 +24,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Options,
-    network::{self, Range, bridge, range},
+    network::{
+        self, Range,
+        bandwidth::{self, Bandwidth},
+        bridge,
+        host_ports::{self, HostPorts, Ports},
+        range,
+    },
     paths::Paths,
     pod::PodId,
 };
@@ -45,6 +51,10 @@ pub enum Error {
     Nodes(#[from] network::act::Error),
     #[error(transparent)]
     Range(#[from] range::Error),
+    #[error(transparent)]
+    HostPorts(#[from] host_ports::Error),
+    #[error(transparent)]
+    Bandwidth(#[from] bandwidth::Error),
     #[error("the node has no pod address range yet")]
     NoPodRange,
     #[error("{action} {}", path.display())]
@@ -86,8 +96,15 @@ pub struct Record {
 /// How a pod is attached to the network, with all that is needed to detach it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Attachment {
-    /// The built-in network, and the plugin that maps host ports if the pod has any.
-    Bridge { bridge: bridge::Bridge, host_ports: Option<cni::Attachment> },
+    /// The built-in network, with the pod's host ports.
+    Bridge {
+        bridge: bridge::Bridge,
+        #[serde(default)]
+        ports: Vec<cni::PortMapping>,
+        /// How earlier versions opened host ports, for records of theirs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host_ports: Option<cni::Attachment>,
+    },
     /// What the host's own configuration says.
     Cni(cni::Attachment),
 }
@@ -115,7 +132,8 @@ pub struct Sandboxes {
     /// Of the link that leads to other nodes.
     mtu: u32,
     /// The node's own pod range; set once known.
-    pod_range: Arc<Mutex<Option<String>>>,
+    pod_ranges: Arc<Mutex<Vec<String>>>,
+    pub host_ports: Arc<HostPorts>,
 }
 
 impl Sandboxes {
@@ -127,13 +145,15 @@ impl Sandboxes {
             bridge: options.bridge.clone(),
             pause_command: options.pause_command.clone(),
             mtu: network::link_mtu(options),
-            pod_range: Arc::new(Mutex::new(options.pod_cidr.clone())),
+            pod_ranges: Arc::new(Mutex::new(options.pod_cidrs.clone())),
+            host_ports: Arc::new(HostPorts::new(&options.host_port_table, &options.bridge)),
         }
     }
 
-    pub fn set_pod_range(&self, range: Option<&str>) {
-        if let Some(range) = range {
-            *self.pod_range.lock().unwrap_or_else(PoisonError::into_inner) = Some(range.to_owned());
+    /// One range or, for pods with two addresses, one of each family. Nothing changes while there are none.
+    pub fn set_pod_ranges(&self, ranges: &[String]) {
+        if !ranges.is_empty() {
+            ranges.clone_into(&mut self.pod_ranges.lock().unwrap_or_else(PoisonError::into_inner));
         }
     }
 
@@ -161,9 +181,10 @@ impl Sandboxes {
     }
 
     fn bridge(&self) -> Result<bridge::Bridge, Error> {
-        let range = self.pod_range.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Error::NoPodRange)?;
-        let range = Range::parse(&range)?;
-        Ok(bridge::Bridge { name: self.bridge.clone(), range, directory: self.paths.addresses() })
+        let ranges = self.pod_ranges.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let range = Range::parse(ranges.first().ok_or(Error::NoPodRange)?)?;
+        let second = ranges.get(1).map(|range| Range::parse(range)).transpose()?;
+        Ok(bridge::Bridge { name: self.bridge.clone(), range, second, directory: self.paths.addresses() })
     }
 
     /// Plans the attachment of a pod, and reserves its address where that is ours to do.
@@ -172,13 +193,8 @@ impl Sandboxes {
             return Ok((Attachment::Cni(cni::Attachment { network, pod, result: None }), Vec::new()));
         }
         let bridge = self.bridge()?;
-        let address = bridge.reserve(&pod.uid)?;
-        let host_ports = (!pod.port_mappings.is_empty()).then(|| cni::Attachment {
-            network: cni::host_ports(&bridge.name),
-            pod,
-            result: Some(cni::attached(address)),
-        });
-        Ok((Attachment::Bridge { bridge, host_ports }, vec![address]))
+        let addresses = bridge.reserve(&pod.uid)?;
+        Ok((Attachment::Bridge { bridge, ports: pod.port_mappings, host_ports: None }, addresses))
     }
 
     /// Gives back addresses of pods that have no directory here.
@@ -263,6 +279,7 @@ impl Sandboxes {
                 name: id.name,
                 uid: id.uid.clone(),
                 port_mappings: port_mappings(&spec),
+                bandwidth: limits(pod)?,
             };
             let (attachment, addresses) = self.plan_attachment(pod)?;
             (record.attachment, record.addresses) = (Some(attachment), addresses);
@@ -291,10 +308,11 @@ impl Sandboxes {
             hostname: record.hostname.clone(),
             sysctls: sysctls(spec),
             attach: match &record.attachment {
-                Some(Attachment::Bridge { bridge, .. }) => record.addresses.first().map(|address| bridge::Attach {
+                Some(Attachment::Bridge { bridge, .. }) => Some(bridge::Attach {
                     bridge: bridge.clone(),
                     uid: record.uid.clone(),
-                    address: *address,
+                    addresses: record.addresses.clone(),
+                    bandwidth: limits(pod)?,
                     mtu: self.mtu,
                 }),
                 _ => None,
@@ -311,10 +329,11 @@ impl Sandboxes {
         let netns = directory.join(Namespace::Net.file());
         match &mut record.attachment {
             Some(Attachment::Cni(attachment)) => record.addresses = self.plugins.attach(attachment, &netns).await?,
-            Some(Attachment::Bridge { host_ports: Some(ports), .. }) => {
-                self.plugins.attach(ports, &netns).await?;
+            Some(Attachment::Bridge { ports, .. }) if !ports.is_empty() => {
+                let ports = Ports { mappings: ports.clone(), addresses: record.addresses.clone() };
+                self.host_ports.open(&ports)?;
             }
-            Some(Attachment::Bridge { host_ports: None, .. }) | None => {}
+            Some(Attachment::Bridge { .. }) | None => {}
         }
         etc::write(pod, record, node, &self.paths).map_err(|source| Error::Io {
             action: "write files below",
@@ -357,9 +376,12 @@ impl Sandboxes {
     async fn detach(&self, record: &Record, netns: &Path) -> Result<(), Error> {
         match &record.attachment {
             Some(Attachment::Cni(attachment)) => Ok(self.plugins.detach(attachment, netns).await?),
-            Some(Attachment::Bridge { bridge, host_ports }) => {
+            Some(Attachment::Bridge { bridge, ports, host_ports }) => {
                 if let Some(ports) = host_ports {
                     self.plugins.detach(ports, netns).await?;
+                }
+                if !ports.is_empty() {
+                    self.host_ports.close(&record.addresses)?;
                 }
                 record.addresses.iter().try_for_each(|address| Ok(bridge.release(&record.uid, *address)?))
             }
@@ -372,8 +394,22 @@ impl Sandboxes {
         Ok(mounts::remove_tree(&self.paths.pod(uid))?)
     }
 
+    /// Opens the host ports of all sandboxes on record, and closes all others.
+    pub fn restore_host_ports(&self) -> Result<(), Error> {
+        let pods = std::fs::read_dir(self.paths.pods()).into_iter().flatten().flatten();
+        let records = pods.filter_map(|pod| self.record(&pod.file_name().to_string_lossy()).ok().flatten());
+        let ports = records.filter_map(|record| match record.attachment {
+            Some(Attachment::Bridge { ports, .. }) if !ports.is_empty() => {
+                Some(Ports { mappings: ports, addresses: record.addresses })
+            }
+            _ => None,
+        });
+        Ok(self.host_ports.restore(&ports.collect::<Vec<_>>())?)
+    }
+
     /// Removes the built-in network and address files. Pods must be gone.
     pub fn remove_network(&self) -> Result<(), Error> {
+        self.host_ports.restore(&[])?;
         Ok(network::remove(&self.bridge, &self.paths.addresses())?)
     }
 }
@@ -393,6 +429,10 @@ fn wanted(spec: &core::PodSpec) -> Vec<Namespace> {
 fn sysctls(spec: &core::PodSpec) -> Vec<(String, String)> {
     let listed = spec.security_context.as_ref().and_then(|context| context.sysctls.as_ref());
     listed.into_iter().flatten().map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect()
+}
+
+fn limits(pod: &core::Pod) -> Result<Bandwidth, Error> {
+    Ok(pod.metadata.annotations.as_ref().map(Bandwidth::of).transpose()?.unwrap_or_default())
 }
 
 fn port_mappings(spec: &core::PodSpec) -> Vec<cni::PortMapping> {

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1 as core;
 use nix::sched::{CloneFlags, setns};
 
 use super::{Attachment, Error, RECORD_VERSION, Record, Sandboxes, cni, etc, namespaces, pid, port_mappings, wanted};
-use crate::{node::facts, pod::PodId};
+use crate::{network::bandwidth::Bandwidth, node::facts, pod::PodId};
 
 /// The pod's interface.
 const INTERFACE: &str = "eth0";
@@ -76,16 +76,13 @@ impl Sandboxes {
             name: id.name.clone(),
             uid: id.uid.clone(),
             port_mappings: port_mappings(spec),
+            // Interfaces have their limits already.
+            bandwidth: Bandwidth::default(),
         };
         let bridge = self.bridge().ok().filter(|bridge| bridge.has(&id.uid));
-        if let (Some(bridge), Some(address)) = (bridge, addresses.first().copied()) {
-            bridge.hold(&id.uid, address)?;
-            let host_ports = (!pod.port_mappings.is_empty()).then(|| cni::Attachment {
-                network: cni::host_ports(&bridge.name),
-                pod,
-                result: Some(cni::attached(address)),
-            });
-            return Ok((Some(Attachment::Bridge { bridge, host_ports }), addresses));
+        if let Some(bridge) = bridge.filter(|_| !addresses.is_empty()) {
+            addresses.iter().try_for_each(|address| bridge.hold(&id.uid, *address))?;
+            return Ok((Some(Attachment::Bridge { bridge, ports: pod.port_mappings, host_ports: None }), addresses));
         }
         let network = cni::on_host(&self.config_dir)?;
         let attachment = network.map(|network| Attachment::Cni(cni::Attachment { network, pod, result: None }));

@@ -400,7 +400,7 @@ impl Node {
         // Names and ranges of our own: other tests run at the same time.
         let own = containerd.number;
         options.bridge = containerd.bridge();
-        options.pod_cidr = Some(format!("10.{}.{}.0/24", 64 + own / 250 % 128, own % 250));
+        options.pod_cidrs = vec![format!("10.{}.{}.0/24", 64 + own / 250 % 128, own % 250)];
         options.cgroup_parent = containerd.cgroup_parent();
         options.pause_command = vec!["/bin/busybox".into(), "sleep".into(), "infinity".into()];
         options

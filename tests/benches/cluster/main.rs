@@ -1,6 +1,7 @@
 //! `cargo xtask bench [NAME…]`: what the promises of the project say in numbers, measured on real processes. Nothing
 //! here passes or fails: a machine's mood is no test. Quote ratios from one run.
 
+mod dns;
 mod memory;
 mod nodes;
 mod requests;
@@ -21,6 +22,7 @@ const BENCHES: &[Bench] = &[
     ("memory", memory::memory),
     ("creates", requests::creates),
     ("list", requests::list),
+    ("dns", dns::dns),
 ];
 
 fn main() -> Result<()> {

@@ -4,6 +4,7 @@
 
 mod faults;
 mod network;
+mod policies;
 mod reboot;
 mod workload;
 
@@ -23,6 +24,7 @@ const STEPS: &[Step] = &[
     ("Services work from every host and pod", network::services_work_everywhere),
     ("pods leave the cluster with their host's address", network::pods_masquerade_outside),
     ("large answers cross", network::large_answers_cross),
+    ("policies hold", policies::policies_hold),
     ("the network heals", network::damage_is_repaired),
     ("the server is killed", faults::server_is_killed),
     ("the agent is killed", faults::agent_is_killed),

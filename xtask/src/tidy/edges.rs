@@ -17,7 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("api-client", &["api", "tls"]),
     ("reconciler", &["api", "api-client", "tls"]),
     ("scheduler", &["api", "api-client"]),
-    ("agent", &["api", "api-client", "tls"]),
+    ("agent", &["api", "api-client", "nftables", "tls"]),
     ("nftables", &[]),
     ("service-proxy", &["api", "api-client", "nftables"]),
     ("network-policy", &["api", "api-client", "nftables"]),

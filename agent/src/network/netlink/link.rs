@@ -12,6 +12,7 @@ use super::{
     CREATE, Socket, gone_is_fine,
     message::{Attributes, Message, family},
 };
+use crate::network::bandwidth::Bucket;
 
 /// Kernel numbers that libc leaves out or types differently.
 const IFLA_INFO_KIND: u16 = 1;
@@ -25,6 +26,14 @@ const IFLA_VXLAN_LOCAL: u16 = 4;
 const IFLA_VXLAN_LEARNING: u16 = 7;
 const IFLA_VXLAN_PORT: u16 = 15;
 const IFLA_VXLAN_LOCAL6: u16 = 17;
+const TC_ROOT: u32 = u32::MAX;
+const TCA_KIND: u16 = 1;
+const TCA_OPTIONS: u16 = 2;
+const TBF_PARMS: u16 = 1;
+const TBF_RATE64: u16 = 4;
+const TBF_BURST: u16 = 6;
+/// `TC_LINKLAYER_ETHERNET`: packets cost what they are long, without a table.
+const LINK_LAYER_ETHERNET: u8 = 1;
 /// Bytes of `struct ifinfomsg` and of `struct ifaddrmsg`.
 const LINK_BYTES: usize = 16;
 const ADDRESS_BYTES: usize = 8;
@@ -124,6 +133,33 @@ impl Socket {
                 let local = if vxlan.local.is_ipv4() { IFLA_VXLAN_LOCAL } else { IFLA_VXLAN_LOCAL6 };
                 message.address(local, vxlan.local);
             });
+        });
+        self.call(message)
+    }
+
+    /// Lets no more leave an interface than a token bucket allows; replaces what was at its root.
+    pub fn limit(&mut self, index: u32, bucket: Bucket) -> io::Result<()> {
+        let mut message = Message::new(libc::RTM_NEWQDISC, super::REPLACE);
+        // `struct tcmsg`
+        message.bytes(&[0; 4]);
+        message.bytes(&index.to_ne_bytes());
+        for word in [0, TC_ROOT, 0] {
+            message.bytes(&word.to_ne_bytes());
+        }
+        message.text(TCA_KIND, "tbf");
+        message.nested(TCA_OPTIONS, |message| {
+            message.nested(TBF_PARMS, |message| {
+                // Two of `struct tc_ratespec`: the rate, and no peak rate.
+                message.bytes(&[0, LINK_LAYER_ETHERNET, 0, 0, 0, 0, 0, 0]);
+                message.bytes(&u32::try_from(bucket.rate).unwrap_or(u32::MAX).to_ne_bytes());
+                message.bytes(&[0; 12]);
+                // The bucket's size is told in bytes below, the third is for a peak rate.
+                for word in [bucket.limit, 0, 0] {
+                    message.bytes(&word.to_ne_bytes());
+                }
+            });
+            message.attribute(TBF_RATE64, &bucket.rate.to_ne_bytes());
+            message.number(TBF_BURST, bucket.burst);
         });
         self.call(message)
     }
