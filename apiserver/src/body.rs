@@ -1,6 +1,7 @@
 //! Request and response bodies. Invariant: a request body is never held beyond its limit, whatever its length says.
 
 use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
 use http_body_util::{BodyExt, Empty, Full};
 
 use api::status::Status;
@@ -13,6 +14,17 @@ pub const REQUEST_BYTES_MAX: usize = 3 * 1024 * 1024;
 
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// `first`, then what comes of `rest`.
+pub fn prepend(first: Bytes, rest: Body) -> Body {
+    let first = futures_util::stream::once(async { Ok(http_body::Frame::data(first)) });
+    http_body_util::StreamBody::new(first.chain(http_body_util::BodyStream::new(rest))).boxed_unsync()
+}
+
+/// A body that cannot be read.
+pub fn failed(error: BoxError) -> Body {
+    http_body_util::StreamBody::new(futures_util::stream::once(async { Err(error) })).boxed_unsync()
 }
 
 pub fn empty() -> Body {

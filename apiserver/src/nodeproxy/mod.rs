@@ -2,6 +2,7 @@
 //! request was authorized as any other; here it is turned into the node's own path, and bytes pass untouched.
 
 mod connection;
+mod links;
 mod location;
 mod proxy;
 mod streams;

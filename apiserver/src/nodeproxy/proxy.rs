@@ -10,6 +10,7 @@ use api::status::Status;
 
 use super::connection::Protection;
 use super::find;
+use super::links::{self, Place};
 use super::location::{self, Named};
 use super::tunnel::{self, Destination};
 use crate::body::{self, Body};
@@ -31,7 +32,7 @@ pub fn node(server: Arc<Server>, call: Call, body: Body) -> Answer {
             }
             _ => Destination { host, port: own_port, protection: Protection::Node, target },
         };
-        tunnel::forward(&server, call, body, &to).await
+        through(&server, call, body, &to).await
     })
 }
 
@@ -41,7 +42,7 @@ pub fn pod(server: Arc<Server>, call: Call, body: Body) -> Answer {
         let named = named(&call)?;
         let pod = find(&server, "pods", &call.info.namespace, named.name).await?;
         let to = pod_destination(&pod, &named, target)?;
-        tunnel::forward(&server, call, body, &to).await
+        through(&server, call, body, &to).await
     })
 }
 
@@ -77,7 +78,7 @@ pub fn service(server: Arc<Server>, call: Call, body: Body) -> Answer {
         }
         let (host, port) = endpoints[rand::rng().random_range(0..endpoints.len())].clone();
         let to = Destination { host, port, protection: protection(named.https), target };
-        tunnel::forward(&server, call, body, &to).await
+        through(&server, call, body, &to).await
     })
 }
 
@@ -134,6 +135,15 @@ fn number(port: &str) -> Result<u16, Status> {
 fn named(call: &Call) -> Result<Named<'_>, Status> {
     let invalid = || Status::bad_request(format!("invalid {} request {:?}", call.info.resource, call.info.name));
     location::named(&call.info.name).ok_or_else(invalid)
+}
+
+/// Passes the request on, and the answer back with links that lead this way.
+async fn through(server: &Arc<Server>, call: Call, body: Body, to: &Destination) -> Result<Response<Body>, Status> {
+    let path = to.target.split('?').next().unwrap_or_default();
+    let prefix = call.parts.uri.path().strip_suffix(path).unwrap_or_default().to_owned();
+    let place = Place { prefix, host: format!("{}:{}", to.host, to.port) };
+    let response = tunnel::forward(server, call, body, to).await?;
+    Ok(links::rewrite(response, &place).await)
 }
 
 /// The part of the request's path and query behind `…/proxy`, as the client escaped it; `None` without even a slash.

@@ -149,6 +149,83 @@ async fn an_upgrade_becomes_a_tunnel_of_bytes() {
     assert!(stream.read_u8().await.is_err(), "a stopped server leaves no tunnel open");
 }
 
+/// Answers plain HTTP: a page with a link, a redirect, an upgrade with an echo, else what was asked.
+async fn server_in_a_pod() -> SocketAddr {
+    // Loopback addresses are refused for endpoints.
+    let own = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let own = own.connect("203.0.113.1:9").and_then(|()| own.local_addr()).map(|address| address.ip());
+    let socket = TcpListener::bind((own.unwrap_or([127, 0, 0, 1].into()), 0)).await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = socket.accept().await {
+            let connection = hyper::server::conn::http1::Builder::new();
+            let served = connection.serve_connection(TokioIo::new(stream), service_fn(in_a_pod)).with_upgrades();
+            tokio::spawn(async move { drop(served.await) });
+        }
+    });
+    address
+}
+
+async fn in_a_pod(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
+    let path = request.uri().path().to_owned();
+    let mut response = match path.as_str() {
+        "/page" => Response::new(Full::from("<a href=\"/rewriteme\">test</a>")),
+        "/moved" => Response::new(Full::default()),
+        _ => return answer(request).await,
+    };
+    if path == "/moved" {
+        *response.status_mut() = StatusCode::FOUND;
+        response.headers_mut().insert("location", "/there/".parse().unwrap());
+    }
+    response.headers_mut().insert("content-type", "text/html; charset=utf-8".parse().unwrap());
+    Ok(response)
+}
+
+#[tokio::test]
+async fn pods_and_services_are_reached_through_the_server() {
+    let running = cluster().await;
+    let admin = &running.identity.admin.get();
+    let address = server_in_a_pod().await;
+    let (ip, port) = (address.ip(), address.port());
+    let status = json!({"metadata": {"name": "p"}, "status": {"podIP": ip, "podIPs": [{"ip": ip}]}});
+    write(&running, "PUT", "/api/v1/namespaces/ns/pods/p/status", status).await;
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"name": "web", "port": 80}]}});
+    write(&running, "POST", "/api/v1/namespaces/ns/services", service).await;
+    let slice = json!({"metadata": {"name": "s-1", "labels": {"kubernetes.io/service-name": "s"}},
+        "addressType": "IPv4", "ports": [{"name": "web", "port": port, "protocol": "TCP"}],
+        "endpoints": [{"addresses": [ip], "conditions": {"ready": true}}]});
+    write(&running, "POST", "/apis/discovery.k8s.io/v1/namespaces/ns/endpointslices", slice).await;
+    for place in [format!("pods/p:{port}"), "services/s:web".to_owned(), "services/http:s:80".to_owned()] {
+        let proxy = format!("/api/v1/namespaces/ns/{place}/proxy");
+        let (status, text) = running.get(Some(admin), &format!("{proxy}/a%2Fb?c=d")).await;
+        assert_eq!((status, text.as_str()), (StatusCode::OK, "/a%2Fb?c=d"), "{place}");
+        let (_, text) = running.get(Some(admin), &format!("{proxy}/page")).await;
+        assert_eq!(text, format!("<a href=\"{proxy}/rewriteme\">test</a>"));
+        let mut stream = running.connect(Some(admin), b"http/1.1").await;
+        let head = format!("GET {proxy}/moved HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut seen = String::new();
+        // A peer that ends without TLS's own farewell has said everything before.
+        drop(stream.read_to_string(&mut seen).await);
+        assert!(seen.contains(&format!("location: {proxy}/there/\r\n")), "{seen}");
+        let mut stream = running.connect(Some(admin), b"http/1.1").await;
+        let head =
+            format!("GET {proxy}/echo HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: SPDY/3.1\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut seen = String::new();
+        while !seen.ends_with("/echo\n") {
+            seen.push(char::from(stream.read_u8().await.unwrap()));
+        }
+        assert!(seen.starts_with("HTTP/1.1 101"), "{seen}");
+        stream.write_all(b"hello").await.unwrap();
+        let mut echo = [0; 5];
+        stream.read_exact(&mut echo).await.unwrap();
+        assert_eq!(&echo, b"hello");
+    }
+    let (status, text) = running.get(Some(admin), "/api/v1/namespaces/ns/services/s:none/proxy/").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{text}");
+}
+
 #[tokio::test]
 async fn without_an_upgrade_exec_is_a_bad_request() {
     let running = cluster().await;
