@@ -250,7 +250,7 @@ impl Engine {
         };
         match self.commit(batch).await? {
             Ok(()) => {
-                if before.is_none() && !plan.chains.is_empty() {
+                if before.is_none_or(|old| old.chains.is_empty()) && !plan.chains.is_empty() {
                     info!(pods = plan.isolated().len(), table = self.options.table, "network policies are enforced");
                 }
                 self.state.membership.settle();

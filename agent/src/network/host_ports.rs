@@ -153,7 +153,9 @@ impl HostPorts {
         let mut socket = Socket::open()?;
         let mut batch = Batch::new();
         for table in self.tables() {
-            remove(&mut socket, &mut batch, table, &gone)?;
+            if socket.table(table)?.is_some() {
+                remove(&mut socket, &mut batch, table, &gone)?;
+            }
         }
         if batch.is_empty() { Ok(()) } else { Ok(socket.commit(&mut batch)?) }
     }
@@ -186,24 +188,29 @@ impl HostPorts {
     }
 }
 
-/// Removes elements that lead to addresses of which `gone` is true.
+/// Removes elements that lead to addresses of which `gone` is true, and with the last of them the table.
 fn remove(
     socket: &mut Socket,
     batch: &mut Batch,
     table: Table<'_>,
     gone: &dyn Fn(&IpAddr) -> bool,
 ) -> Result<(), Error> {
+    let is_gone = |bytes: &[u8]| address(table.family, bytes).is_some_and(|address| gone(&address));
+    let (own, others) =
+        socket.elements(table, SELF)?.into_iter().partition::<Vec<_>, _>(|element| is_gone(&element.key.0));
+    if others.is_empty() {
+        batch.delete_table(table);
+        return Ok(());
+    }
     for map in [ANY, BOUND] {
         let found = socket.elements(table, map)?.into_iter();
         let leading = found.filter(|element| match &element.data {
-            Some(Data::Value(to)) => address(table.family, &to.0).is_some_and(|address| gone(&address)),
+            Some(Data::Value(to)) => is_gone(&to.0),
             _ => false,
         });
         batch.delete_elements(table, map, leading.collect::<Vec<_>>());
     }
-    let found = socket.elements(table, SELF)?.into_iter();
-    let own = found.filter(|element| address(table.family, &element.key.0).is_some_and(|address| gone(&address)));
-    batch.delete_elements(table, SELF, own.collect::<Vec<_>>());
+    batch.delete_elements(table, SELF, own);
     Ok(())
 }
 

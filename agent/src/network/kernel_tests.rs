@@ -250,11 +250,9 @@ fn a_thousand_pods_leave_nothing() {
             }
         }
         assert_eq!(std::fs::read_dir(&host.bridge.directory).unwrap().count(), 0, "addresses");
-        assert!(!run("nft", "list ruleset").contains("10.9."), "elements of pods");
-        host_ports.restore(&[]).unwrap();
+        assert_eq!(run("nft", "list ruleset"), "", "the last host port takes the table with it");
         bridge::remove(BRIDGE, &host.bridge.directory).unwrap();
         assert_eq!(host.interfaces(), before);
-        assert_eq!(run("nft", "list ruleset"), "");
         assert!(!run("ip", "route show table all").contains("10.9."), "routes");
         assert!(!Path::new("/proc/sys/net/ipv4/conf").join(BRIDGE).exists());
     });
