@@ -92,10 +92,16 @@ pub fn controllers(client: &Client, caches: &Caches, options: &Options) -> Vec<A
         Arc::new(controllers::volume::protection::VolumeProtection::new(caches)),
         Arc::new(controllers::volume::ephemeral::EphemeralVolumes::new(caches)),
         Arc::new(controllers::volume::expand::Expansion::new(caches)),
+        Arc::new(controllers::volume::attach::Attachments::new(caches)),
+        Arc::new(controllers::volume::attach::NodeVolumes::new(caches)),
+        Arc::new(controllers::resourceclaim::PodClaims::new(caches)),
+        Arc::new(controllers::resourceclaim::Claims::new(caches)),
         Arc::new(controllers::podautoscaler::HorizontalPodAutoscalers::new(client, caches)),
         Arc::new(controllers::endpointslice::EndpointSlices::new(caches)),
+        Arc::new(controllers::endpointslicemirroring::EndpointSliceMirroring::new(caches)),
         Arc::new(controllers::endpoints::EndpointsController::new(caches)),
         Arc::new(controllers::serviceaccount::DefaultServiceAccounts::new(caches)),
+        Arc::new(controllers::serviceaccounttoken::Tokens::new(caches, options.root_ca.clone())),
         Arc::new(controllers::namespace::Namespaces::new(client, caches)),
         Arc::new(controllers::resourcequota::ResourceQuotas::new(client, caches, garbage.removals())),
         Arc::new(garbage),
@@ -160,7 +166,7 @@ mod tests {
         let controllers = declared();
         let graph = graph::text(&controllers);
         let deployment = "deployment-controller\n  reads  deployments.apps*, replicasets.apps, pods\n  \
-                          writes replicasets.apps, deployments/status.apps\n";
+                          writes replicasets.apps, deployments/status.apps, deployments.apps\n";
         assert!(graph.contains(deployment), "{graph}");
         assert_eq!(graph.matches("writes").count(), controllers.len());
         let dot = graph::dot(&controllers);

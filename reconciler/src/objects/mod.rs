@@ -18,14 +18,17 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::resource::v1::ResourceClaim;
+use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass, VolumeAttachment};
 
-pub use node::{Node, NodeAddress, NodeCondition, NodeLease, NodeLeaseSpec, NodeSpec, NodeStatus};
+pub use node::{
+    AttachedVolume, Node, NodeAddress, NodeAnnotations, NodeCondition, NodeLease, NodeLeaseSpec, NodeSpec, NodeStatus,
+};
 pub use owned::{ControllerRef, Owned, Owner, annotation_of, compile, controller_of, has_labels, label_of, selects};
 pub use placement::{has_node_labels, selects_node, tolerates};
 pub use pod::{
     ClaimSource, ClaimVolume, Condition, Container, ContainerPort, ContainerState, ContainerStatus, Pod,
-    PodAnnotations, PodIp, PodSpec, PodStatus, Terminated,
+    PodAnnotations, PodIp, PodResourceClaim, PodSpec, PodStatus, ResourceClaimStatus, Terminated,
 };
 
 pub use small::{RootCa, ServiceAccount};
@@ -58,7 +61,10 @@ impl Cached for EndpointSlice {
 }
 impl Cached for PersistentVolume {}
 impl Cached for PersistentVolumeClaim {}
+impl Cached for ResourceClaim {}
 impl Cached for StorageClass {}
+impl Cached for CSIDriver {}
+impl Cached for VolumeAttachment {}
 
 /// Kinds that are owned and claimed: by owner, and those without one by namespace.
 macro_rules! claimed {

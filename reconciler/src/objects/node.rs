@@ -10,9 +10,17 @@ use crate::engine::Cached;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Node {
-    pub metadata: Meta,
+    pub metadata: Meta<NodeAnnotations>,
     pub spec: NodeSpec,
     pub status: NodeStatus,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct NodeAnnotations {
+    /// The node's agent leaves attaching volumes to a controller.
+    #[serde(rename = "volumes.kubernetes.io/controller-managed-attach-detach")]
+    pub managed_attach: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -27,10 +35,19 @@ pub struct NodeSpec {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct NodeStatus {
     pub conditions: Vec<NodeCondition>,
     pub addresses: Vec<NodeAddress>,
+    pub volumes_attached: Vec<AttachedVolume>,
+    pub volumes_in_use: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AttachedVolume {
+    pub name: String,
+    pub device_path: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -53,7 +70,7 @@ pub struct NodeCondition {
     pub last_transition_time: Option<Timestamp>,
 }
 
-api_client::projection!(Node as k8s_openapi::api::core::v1::Node);
+api_client::projection!(Node as k8s_openapi::api::core::v1::Node, Meta<NodeAnnotations>);
 
 impl Cached for Node {}
 

@@ -45,6 +45,24 @@ pub struct PodSpec {
     /// The node that the required node affinity names: where a daemon's pod is meant to run.
     #[serde(rename = "affinity", deserialize_with = "target_node")]
     pub target_node: Option<String>,
+    pub resource_claims: Vec<PodResourceClaim>,
+}
+
+/// A claim for devices: one that exists, or a template that one is made from.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodResourceClaim {
+    pub name: String,
+    pub resource_claim_name: Option<String>,
+    pub resource_claim_template_name: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ResourceClaimStatus {
+    pub name: String,
+    /// Empty where no claim is needed.
+    pub resource_claim_name: String,
 }
 
 /// A volume backed by a PersistentVolumeClaim.
@@ -142,6 +160,7 @@ pub struct PodStatus {
     pub container_statuses: Vec<ContainerStatus>,
     pub init_container_statuses: Vec<ContainerStatus>,
     pub start_time: Option<Timestamp>,
+    pub resource_claim_statuses: Vec<ResourceClaimStatus>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

@@ -4,6 +4,7 @@ pub mod plan;
 mod replica_set;
 mod report;
 mod revision;
+mod rollback;
 mod rolling;
 mod scale;
 mod status;
@@ -53,8 +54,12 @@ impl Controller for Deployments {
     }
 
     fn outputs(&self) -> &'static [Output] {
-        const OUTPUTS: &[Output] =
-            &[Output::exclusive("apps", "replicasets"), Output::exclusive("apps", "deployments/status")];
+        const OUTPUTS: &[Output] = &[
+            Output::exclusive("apps", "replicasets"),
+            Output::exclusive("apps", "deployments/status"),
+            // Rollbacks.
+            Output::exclusive("apps", "deployments"),
+        ];
         OUTPUTS
     }
 
@@ -78,6 +83,10 @@ impl Controller for Deployments {
         let claimed = claim::claim(&owner, &compile(selector), candidates);
         claim::enforce::<ReplicaSet, Deployment>(work, &owner, key, &claimed).await?;
 
+        if let Some(rollback) = rolls_back(&deployment).then(|| rollback::plan(&deployment, &claimed.owned)).flatten() {
+            roll_back(work, key, regarding, rollback).await?;
+            return Ok(Done::Settled);
+        }
         let plan = self.plan(&deployment, claimed.owned, work.now());
         for step in plan.steps {
             act(work, &deployment, key, &regarding, step).await?;
@@ -87,6 +96,26 @@ impl Controller for Deployments {
         }
         Ok(Done::after(plan.check_after))
     }
+}
+
+/// A paused deployment keeps the wish until it goes on.
+fn rolls_back(deployment: &Deployment) -> bool {
+    let paused = deployment.spec.as_ref().and_then(|s| s.paused).unwrap_or_default();
+    !paused && deployment.metadata.deletion_timestamp.is_none()
+}
+
+async fn roll_back(
+    work: &Work,
+    key: &ObjectKey,
+    regarding: ObjectReference,
+    rollback: rollback::Rollback,
+) -> Result<(), Error> {
+    work.patch::<Deployment>(key, &Patch::Json(rollback.patch)).await?;
+    match rollback.done {
+        true => work.recorder().normal(regarding, rollback.reason, rollback.message),
+        false => work.recorder().warning(regarding, rollback.reason, rollback.message),
+    }
+    Ok(())
 }
 
 impl Deployments {

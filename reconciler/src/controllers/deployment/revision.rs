@@ -22,6 +22,11 @@ const NOT_INHERITED: [&str; 6] = [
     "deprecated.deployment.rollback.to",
 ];
 
+/// Whether a deployment and its replica sets share the annotation.
+pub fn is_inherited(key: &str) -> bool {
+    !NOT_INHERITED.contains(&key)
+}
+
 /// A replica set's revision; 0 where it has none or it can't be read.
 pub fn of(annotations: &BTreeMap<String, String>) -> i64 {
     annotations.get(REVISION).and_then(|r| r.parse().ok()).unwrap_or_default()
@@ -34,7 +39,7 @@ pub fn max<'a>(sets: impl Iterator<Item = &'a BTreeMap<String, String>>) -> i64 
 /// Gives the new replica set the deployment's annotations and, if its own is lower, revision `next`; the old revision
 /// goes into the history (`SetNewReplicaSetAnnotations`).
 pub fn annotate(deployment: &BTreeMap<String, String>, set: &mut BTreeMap<String, String>, next: i64) {
-    let inherited = deployment.iter().filter(|(key, _)| !NOT_INHERITED.contains(&key.as_str()));
+    let inherited = deployment.iter().filter(|(key, _)| is_inherited(key));
     set.extend(inherited.map(|(key, value)| (key.clone(), value.clone())));
     let old = set.get(REVISION).cloned();
     let number = match &old {

@@ -21,6 +21,11 @@ use crate::objects::Pod;
 const FINALIZER: &str = "kubernetes";
 /// Resources emptied at a time.
 const PARALLEL: usize = 8;
+/// How often one call is made before its failure counts. A round makes some eighty of them and ends the namespace only
+/// if all succeed: where every third call fails, without this no round ever would.
+const ATTEMPTS: u32 = 5;
+/// Before the second attempt; it doubles.
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(50);
 
 pub struct Namespaces {
     client: Client,
@@ -111,7 +116,7 @@ async fn finalize(work: &Work, key: &ObjectKey) -> Result<(), Error> {
 impl Namespaces {
     /// One round over everything in the namespace.
     async fn empty(&self, namespace: &str) -> Result<Found, Error> {
-        let Discovery { resources, failed } = discovery::read(&self.client).await?;
+        let Discovery { resources, failed } = insist(|| discovery::read(&self.client)).await?;
         let mut found = Found { undiscovered: failed, ..Found::default() };
         let deletable = |r: &Served| r.gvr.namespaced && r.has_verbs(&["delete"]);
         let (pods, others): (Vec<Served>, Vec<Served>) =
@@ -149,13 +154,13 @@ impl Namespaces {
             Err(e) if e.is_not_found() || e.is_method_not_allowed() => Ok(Vec::new()),
             Err(e) => Err(e),
         };
-        let before = list(api.list(&all).await)?;
+        let before = list(insist(|| api.list(&all)).await)?;
         if before.is_empty() {
             return Ok(before);
         }
         let params = DeleteParams::default().propagation(Propagation::Background);
         let collected = if resource.has_verbs(&["deletecollection"]) {
-            api.delete_collection(&all, &params).await.map(|()| true)
+            insist(|| api.delete_collection(&all, &params)).await.map(|()| true)
         } else {
             Ok(false)
         };
@@ -164,14 +169,36 @@ impl Namespaces {
             Err(e) if !(e.is_not_found() || e.is_method_not_allowed()) => return Err(e),
             _ => {
                 for object in &before {
-                    match api.delete(&object.key(), &params).await {
+                    let key = object.key();
+                    match insist(|| api.delete(&key, &params)).await {
                         Err(e) if !e.is_not_found() => return Err(e),
                         _ => {}
                     }
                 }
             }
         }
-        list(api.list(&all).await)
+        list(insist(|| api.list(&all)).await)
+    }
+}
+
+/// Makes a call again if it got no answer, or one that says nothing about the call itself.
+async fn insist<T, F>(call: impl Fn() -> F) -> Result<T, api_client::Error>
+where
+    F: Future<Output = Result<T, api_client::Error>>,
+{
+    let passing = |error: &api_client::Error| match error {
+        api_client::Error::Transport { .. } => true,
+        other => other.status().is_some_and(|s| matches!(s.code, 429 | 503 | 504)),
+    };
+    let mut attempt = 1;
+    loop {
+        match call().await {
+            Err(error) if attempt < ATTEMPTS && passing(&error) => {
+                tokio::time::sleep(ATTEMPT_PAUSE * 2u32.pow(attempt - 1)).await;
+                attempt += 1;
+            }
+            ended => return ended,
+        }
     }
 }
 

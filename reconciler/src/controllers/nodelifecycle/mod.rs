@@ -90,7 +90,7 @@ impl Controller for NodeLifecycle {
 
     fn outputs(&self) -> &'static [Output] {
         const OUTPUTS: &[Output] =
-            &[Output::shared("", "nodes"), Output::exclusive("", "nodes/status"), Output::shared("", "pods/status")];
+            &[Output::shared("", "nodes"), Output::shared("", "nodes/status"), Output::shared("", "pods/status")];
         OUTPUTS
     }
 

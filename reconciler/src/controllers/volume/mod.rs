@@ -1,5 +1,6 @@
 //! Volumes and claims: binding one to the other, protecting both while in use, claims of ephemeral volumes.
 
+pub mod attach;
 pub mod binder;
 pub mod ephemeral;
 pub mod expand;
