@@ -83,6 +83,11 @@ impl Client {
         read(response, &attempted).await
     }
 
+    /// GET of any path, as it comes.
+    pub async fn get_bytes(&self, path: &str) -> Result<Bytes, Error> {
+        self.call(request::get(path.to_owned(), Form::Full)?).await
+    }
+
     /// GET of any path, decoded.
     pub async fn get_path<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         let body = self.call(request::get(path.to_owned(), Form::Full)?).await?;

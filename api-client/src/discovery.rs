@@ -17,6 +17,9 @@ const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGrou
 pub struct Served {
     pub gvr: GroupVersionResource,
     pub kind: String,
+    /// Empty where the server does not say.
+    pub singular: String,
+    pub short_names: Vec<String>,
     pub verbs: Vec<String>,
 }
 
@@ -66,6 +69,8 @@ struct Version {
 #[serde(rename_all = "camelCase", default)]
 struct Resource {
     resource: String,
+    singular_resource: String,
+    short_names: Vec<String>,
     response_kind: Option<Kind>,
     scope: String,
     verbs: Vec<String>,
@@ -113,31 +118,29 @@ fn add_group(discovery: &mut Discovery, group: Group) {
         for resource in version.resources {
             let kind = resource.response_kind.unwrap_or_default().kind;
             let namespaced = resource.scope == "Namespaced";
-            add(discovery, &name, &version.version, resource.resource, kind, namespaced, resource.verbs);
+            let gvr = gvr(&name, &version.version, resource.resource, namespaced);
+            let (singular, short_names) = (resource.singular_resource, resource.short_names);
+            add(discovery, Served { gvr, kind, singular, short_names, verbs: resource.verbs });
         }
     }
 }
 
-fn add(
-    discovery: &mut Discovery,
-    group: &str,
-    version: &str,
-    resource: String,
-    kind: String,
-    namespaced: bool,
-    verbs: Vec<String>,
-) {
-    let known = discovery.resources.iter().any(|r| r.gvr.group == group && r.gvr.resource == resource);
-    if known || resource.contains('/') {
-        return;
-    }
-    let gvr = GroupVersionResource {
+fn gvr(group: &str, version: &str, resource: String, namespaced: bool) -> GroupVersionResource {
+    GroupVersionResource {
         group: Cow::Owned(group.to_owned()),
         version: Cow::Owned(version.to_owned()),
         resource: Cow::Owned(resource),
         namespaced,
-    };
-    discovery.resources.push(Served { gvr, kind, verbs });
+    }
+}
+
+fn add(discovery: &mut Discovery, served: Served) {
+    let resource = &served.gvr;
+    let known =
+        discovery.resources.iter().any(|r| r.gvr.group == resource.group && r.gvr.resource == resource.resource);
+    if !known && !resource.resource.contains('/') {
+        discovery.resources.push(served);
+    }
 }
 
 fn api_version(group: &str, version: &str) -> String {
@@ -162,8 +165,10 @@ async fn read_plain(client: &Client, path: &str, document: &Value, discovery: &m
         let (group, version) = ::api::meta::split_api_version(&group_version);
         for resource in list["resources"].as_array().into_iter().flatten() {
             let text = |field: &str| resource[field].as_str().unwrap_or_default().to_owned();
-            let namespaced = resource["namespaced"] == true;
-            add(discovery, group, version, text("name"), text("kind"), namespaced, strings(&resource["verbs"]));
+            let gvr = gvr(group, version, text("name"), resource["namespaced"] == true);
+            let (kind, singular) = (text("kind"), text("singularName"));
+            let (short_names, verbs) = (strings(&resource["shortNames"]), strings(&resource["verbs"]));
+            add(discovery, Served { gvr, kind, singular, short_names, verbs });
         }
     }
     Ok(())

@@ -42,6 +42,11 @@ pub enum Command {
     /// Every pod that is bound to such a node becomes Running and Ready, and ends when it is deleted. Annotations of a
     /// pod say otherwise: simulate.keelson.dev/start, ready, run, stop (durations or `never`) and exit (codes).
     Simulate(Simulate),
+    /// Say why an object is not what it should be: the chain of causes, with the command that would help.
+    ///
+    /// Reads the API server alone, with the rights of the kubeconfig, and changes nothing. Examples:
+    /// `keelson why pod/web-0`, `keelson why -n shop deploy web`, `keelson why node/n1 -o json`.
+    Why(Why),
     /// Stop and remove every pod, namespace, mount, interface and rule that a stopped server's agent left on this host.
     ///
     /// The cluster's data stays. Pods outlive a stopped server on purpose; this is how to end them.
@@ -150,6 +155,11 @@ pub struct Server {
     /// Key of the client certificate for etcd
     #[arg(long, value_name = "FILE", env = "KEELSON_ETCD_KEY_FILE")]
     pub etcd_key_file: Option<PathBuf>,
+
+    /// Where a process that runs controllers without the API server shows its metrics, over plain HTTP
+    /// [default: 127.0.0.1:10257]
+    #[arg(long, value_name = "ADDR:PORT", env = "KEELSON_METRICS_BIND")]
+    pub metrics_bind: Option<SocketAddr>,
 
     /// containerd's socket [default: /run/containerd/containerd.sock]
     #[arg(long, value_name = "SOCKET", env = "KEELSON_CONTAINERD_ADDRESS")]
@@ -362,6 +372,28 @@ pub struct Simulate {
     /// What to log
     #[arg(long, value_name = "FILTER", env = "KEELSON_LOG", default_value = "info")]
     pub log: String,
+}
+
+#[derive(Args)]
+pub struct Why {
+    /// What to explain: KIND/NAME, or KIND NAME; kinds as kubectl knows them
+    #[arg(value_name = "KIND/NAME", required = true, num_args = 1..=2)]
+    pub object: Vec<String>,
+    /// Namespace of the object [default: default]
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Kubeconfig of the cluster [default: $KUBECONFIG, ~/.kube/config, or that of a server on this host]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// How to print it
+    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    pub output: WhyForm,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WhyForm {
+    Text,
+    Json,
 }
 
 #[derive(Args)]

@@ -23,6 +23,8 @@ const DEFAULT_CLUSTER_DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 const DEFAULT_POD_CIDR: &str = "10.244.0.0/16";
 const DEFAULT_API_PORT: u16 = 6443;
 /// The kubelet's port, which everything that talks to nodes expects.
+/// Upstream's port of the controller-manager.
+const DEFAULT_METRICS_BIND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10257);
 const DEFAULT_NODE_PORT: u16 = 10250;
 /// Cluster DNS has the tenth address of the Service range, as kubeadm's default.
 const DNS_OFFSET: u32 = 10;
@@ -62,6 +64,8 @@ pub struct Settings {
     pub containerd_address: PathBuf,
     pub node_name: Option<String>,
     pub node_ip: Option<IpAddr>,
+    /// Of a process that runs controllers without the API server.
+    pub metrics_bind: SocketAddr,
     pub node_port: u16,
     pub images: Images,
     pub eviction: Eviction,
@@ -190,6 +194,7 @@ pub fn merge(over: Server, under: Server) -> Server {
         etcd_ca_file: over.etcd_ca_file.or(under.etcd_ca_file),
         etcd_cert_file: over.etcd_cert_file.or(under.etcd_cert_file),
         etcd_key_file: over.etcd_key_file.or(under.etcd_key_file),
+        metrics_bind: over.metrics_bind.or(under.metrics_bind),
         containerd_address: over.containerd_address.or(under.containerd_address),
         node_name: over.node_name.or(under.node_name),
         node_ip: over.node_ip.or(under.node_ip),
@@ -360,6 +365,7 @@ pub fn resolve(given: Server) -> Result<Settings> {
         containerd_address: given.containerd_address.unwrap_or_else(|| DEFAULT_CONTAINERD_ADDRESS.into()),
         node_name: given.node_name.map(|n| node_name(&n)).transpose()?,
         node_ip: given.node_ip,
+        metrics_bind: given.metrics_bind.unwrap_or(DEFAULT_METRICS_BIND),
         node_port: given.node_port.unwrap_or(DEFAULT_NODE_PORT),
         images: given.images,
         eviction: given.eviction,

@@ -12,6 +12,7 @@ mod images;
 mod install;
 mod logging;
 mod metrics;
+mod metrics_port;
 mod node;
 mod notify;
 mod restore;
@@ -21,6 +22,7 @@ mod simulate;
 mod state;
 mod supervise;
 mod token;
+mod why;
 
 use std::process::ExitCode;
 
@@ -33,6 +35,7 @@ use args::{Command, ControllersCommand, GraphForm, ImageCommand, InstallRole};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    without_huge_pages();
     match run(args::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -73,6 +76,7 @@ fn run(command: Command) -> Result<()> {
             }
         },
         Command::Simulate(arguments) => runtime()?.block_on(simulate::run(arguments)),
+        Command::Why(arguments) => runtime()?.block_on(why::run(arguments)),
         Command::Cleanup(arguments) => runtime()?.block_on(node::cleanup(arguments.node)),
         Command::Install(install) => match install.role {
             InstallRole::Server(arguments) => install::server(*arguments),
@@ -105,6 +109,15 @@ fn chain(error: &anyhow::Error) -> String {
         told if told.contains(&cause) => text,
         _ => format!("{text}: {cause}"),
     })
+}
+
+/// Where the kernel gives everybody pages of 2 MiB, an idle server would fill them to a small part only. (The allocator
+/// is built not to ask for them.) Children inherit this; what a container runs is no child of ours.
+fn without_huge_pages() {
+    // Where it cannot be had, the process takes more memory and works as well.
+    match nix::sys::prctl::set_thp_disable(true) {
+        Ok(()) | Err(_) => {}
+    }
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

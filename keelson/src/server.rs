@@ -23,7 +23,7 @@ use crate::config::Settings;
 use crate::control_plane::{self, ControlPlane};
 use crate::metrics::exposition;
 use crate::supervise::Supervision;
-use crate::{node, notify, shutdown};
+use crate::{metrics_port, node, notify, shutdown};
 
 pub async fn run(settings: Settings) -> Result<()> {
     let asked = shutdown::on_signal()?;
@@ -69,10 +69,14 @@ fn start_components(
         // One identity for all controllers: they are one process and read nearly everything.
         let client = clients.client("system:kube-controller-manager", &["system:masters"], "controller-manager");
         let metrics = reconciler::engine::Metrics::default();
-        if let Some(control_plane) = control_plane {
-            let mut registry = Registry::default();
-            metrics.register(&mut registry);
-            control_plane.metrics.add(move || exposition(&registry));
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        match control_plane {
+            Some(control_plane) => control_plane.metrics.add(move || exposition(&registry)),
+            None => {
+                let served = metrics_port::serve(settings.metrics_bind, registry, parts.stop.clone());
+                parts.spawn("metrics", served);
+            }
         }
         let options = reconciler::Options {
             leader_identity: settings.elects_leaders().then(|| settings.identity()),

@@ -23,6 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("network-policy", &["api", "api-client", "nftables"]),
     ("dns", &["api", "api-client"]),
     ("simulate", &["api-client"]),
+    ("why", &["api", "api-client"]),
     (
         "keelson",
         &[
@@ -38,6 +39,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "network-policy",
             "dns",
             "simulate",
+            "why",
         ],
     ),
     ("tests", &[]),

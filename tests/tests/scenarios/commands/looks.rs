@@ -1,8 +1,13 @@
 //! Commands that look: they wait for a state, require one, or print one.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use api_client::transport::Body;
+use api_client::{Client, Error, Transport};
+use bytes::Bytes;
+use http::{Request, Response};
 use serde_json::Value;
 
 use super::duration;
@@ -101,6 +106,40 @@ pub fn show(session: &Session, words: &[String]) -> Result<String, String> {
     })
 }
 
+/// Simulated nodes have no logs, and a simulation no network that they could be asked over.
+struct WithoutLogs(Client);
+
+#[async_trait::async_trait]
+impl Transport for WithoutLogs {
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, Error> {
+        if request.uri().path().ends_with("/log") {
+            return Err(Error::Limit { attempted: request.uri().to_string(), limit: "no logs" });
+        }
+        self.0.send(request).await
+    }
+}
+
+/// `why KIND/NAME [-n NAMESPACE]`, or `why KIND CONDITION...` for the first that fits: what `keelson why` prints.
+pub async fn why(session: &Session, words: &[String]) -> Result<String, String> {
+    let namespace =
+        words.iter().position(|w| w == "-n").and_then(|at| words.get(at + 1)).map_or("default", String::as_str);
+    let target = match words.first() {
+        Some(word) if word.contains('/') => ::why::Target::parse(std::slice::from_ref(word), namespace),
+        _ => session.cluster.truth.read(|objects| {
+            let selection = Selection::parse(words, objects, false)?;
+            let found = *selection.matching(objects).first().ok_or("there is no such object")?;
+            let words = [text(found, "kind"), text(found, "name")];
+            Ok::<_, String>(::why::Target::parse(&words, found["metadata"]["namespace"].as_str().unwrap_or_default()))
+        })?,
+    };
+    let target = target.ok_or("why which object?")?;
+    let client = Client::new(Arc::new(WithoutLogs(session.cluster.user.clone())), "why");
+    let explanation = ::why::ask(&client, &target, jiff::Timestamp::now()).await;
+    let explanation = explanation.map_err(|error| format!("{error}: {:?}", std::error::Error::source(&error)))?;
+    let hashes = session.cluster.truth.read(made_up);
+    Ok(stable(&explanation.to_string(), &hashes))
+}
+
 fn default_fields(kind: &str) -> &'static [&'static str] {
     match kind {
         "Pod" => &["phase", "ready", "nodeName"],
@@ -125,6 +164,18 @@ fn hashes(objects: &Objects) -> BTreeMap<String, String> {
         Some((hash.to_owned(), format!("#{revision}")))
     });
     named.collect()
+}
+
+/// [`hashes`], and whole names that were made up, with the beginning that was asked for.
+fn made_up(objects: &Objects) -> BTreeMap<String, String> {
+    let mut names = hashes(objects);
+    for kind in ["pods", "jobs", "replicasets"] {
+        names.extend(objects.of(kind).into_iter().filter_map(|object| {
+            let prefix = object["metadata"]["generateName"].as_str()?;
+            Some((object["metadata"]["name"].as_str()?.to_owned(), format!("{prefix}*")))
+        }));
+    }
+    names
 }
 
 /// A name without what was made up: hashes by their revision, random ends as `*`.

@@ -187,13 +187,14 @@ pub async fn patch(session: &Session, object: &str, words: &[&str], input: &str)
 
 pub async fn patch_status(session: &Session, object: &str, words: &[&str], input: &str) -> Result<String, String> {
     let (words, namespace) = split_namespace(words)?;
-    let (_, path, _) = find(session, object, &["-n", namespace])?;
+    let (selection, path, _) = find(session, object, &["-n", namespace])?;
     let mut patch = fields(&words)?;
     for document in documents(input)? {
         merge(&mut patch, &document);
     }
     let path = format!("{path}/status");
-    told(requests::send(&session.cluster.user, Method::PATCH, &path, STRATEGIC, &patch).await)
+    let kind = if selection.resource.custom { MERGE } else { STRATEGIC };
+    told(requests::send(&session.cluster.user, Method::PATCH, &path, kind, &patch).await)
 }
 
 /// A new image for the first container of the template.
