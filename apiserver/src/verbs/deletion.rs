@@ -168,13 +168,17 @@ pub async fn delete_object(
     let key = target.key(namespace, name);
     let rules = Rules::of(&target.resource);
     let mut options = options.clone();
-    let mut marked_before = false;
+    let mut marked: Option<Value> = None;
     for _ in 0..ATTEMPTS_MAX {
         target.fresh().await?;
-        let Some(item) = target.cache.snapshot().get(&key).cloned() else { return Err(target.not_found(name)) };
-        let old = item.value();
+        let item = target.cache.snapshot().get(&key).cloned();
+        let found = item.as_ref().map(|item| item.value());
+        if let Some(object) = marked.take_if(|marked| is_gone(marked, found.as_ref())) {
+            return Ok(Deleted { object, gone: true, pending: false });
+        }
+        let (Some(item), Some(old)) = (item, found) else { return Err(target.not_found(name)) };
         check_preconditions(target, &old, name, &options)?;
-        if !marked_before {
+        if marked.is_none() {
             admit(target, name, &old, &options, operation_options).await?;
         }
         let grace = target.strategy.deletion_grace_seconds(&old, options.grace_period_seconds);
@@ -189,8 +193,8 @@ pub async fn delete_object(
         match act(target, &key, old, revision, plan, options.dry_run).await? {
             Step::Done(deleted) => return Ok(deleted),
             Step::Again => {}
-            Step::Marked(revision) => {
-                marked_before = true;
+            Step::Marked(revision, object) => {
+                marked = Some(object);
                 // The version asked for has just been replaced by the marked one.
                 if options.resource_version.is_some() {
                     options.resource_version = Some(revision.to_string());
@@ -200,6 +204,12 @@ pub async fn delete_object(
         }
     }
     Err(target.conflict(name, "the object keeps changing; try again"))
+}
+
+/// Whether what this deletion has marked is gone, by whoever was quicker to remove it (a controller that sees the mark,
+/// another deletion): then this deletion has what it wanted.
+fn is_gone(marked: &Value, found: Option<&Value>) -> bool {
+    found.is_none_or(|found| meta::uid(found) != meta::uid(marked))
 }
 
 async fn admit(
@@ -299,7 +309,7 @@ enum Step {
     /// The swap was lost: look again.
     Again,
     /// Marked under this revision: now remove it.
-    Marked(Revision),
+    Marked(Revision, Value),
 }
 
 async fn act(
@@ -313,8 +323,7 @@ async fn act(
     let store = &target.server.store;
     let done = |object, gone| Ok(Step::Done(Deleted { object, gone, pending: false }));
     let lost = |error| match error {
-        store_client::Error::Conflict { .. } => Ok(Step::Again),
-        store_client::Error::NotFound { .. } => Err(target.not_found(meta::name(&old))),
+        store_client::Error::Conflict { .. } | store_client::Error::NotFound { .. } => Ok(Step::Again),
         other => Err(from_store(&other)),
     };
     match plan {
@@ -323,11 +332,10 @@ async fn act(
         Plan::Mark { object, then_remove: false } if object == old => done(object, false),
         Plan::Mark { mut object, then_remove } => {
             match store.update(target.store_key(key), encode(&object).into(), revision).await {
-                Ok(written) if then_remove => Ok(Step::Marked(written)),
                 Ok(written) => {
                     target.server.cache.catch_up(written).await;
                     meta::metadata_mut(&mut object).insert("resourceVersion".to_owned(), written.to_string().into());
-                    done(object, false)
+                    if then_remove { Ok(Step::Marked(written, object)) } else { done(object, false) }
                 }
                 Err(error) => lost(error),
             }

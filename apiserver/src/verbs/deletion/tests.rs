@@ -76,3 +76,11 @@ fn a_graceful_deletion_waits_and_may_only_be_hastened() {
     let (last, then_remove) = marked(plan(&deleting, &options(Some(0)), &RULES, Some(0), now()));
     assert_eq!((&last["deletionGracePeriodSeconds"], then_remove), (&json!(0), true));
 }
+
+#[test]
+fn somebody_else_may_remove_what_this_deletion_has_marked() {
+    let marked = json!({"metadata": {"uid": "1"}});
+    assert!(is_gone(&marked, None));
+    assert!(is_gone(&marked, Some(&json!({"metadata": {"uid": "2"}}))), "another of the same name");
+    assert!(!is_gone(&marked, Some(&json!({"metadata": {"uid": "1", "deletionGracePeriodSeconds": 0}}))));
+}
