@@ -97,6 +97,10 @@ impl Rig {
     pub async fn post(&self, path: &str, body: Value) -> Answer {
         self.call("POST", path, "application/json", body.to_string()).await
     }
+    pub async fn post_as(&self, path: &str, accept: &str, body: Value) -> Answer {
+        let request = Request::post(path).header("accept", accept).header("content-type", "application/json");
+        self.answer(request.body(body::full(body.to_string())).unwrap()).await
+    }
     pub async fn put(&self, path: &str, body: Value) -> Answer {
         self.call("PUT", path, "application/json", body.to_string()).await
     }

@@ -154,3 +154,36 @@ async fn events_are_one_object_in_two_groups() {
     let list = rig.get("/apis/events.k8s.io/v1/namespaces/ns/events").await.expect(200);
     assert_eq!(list["items"][0]["note"], "m");
 }
+
+#[tokio::test]
+async fn events_are_selected_by_the_names_of_either_group() {
+    let rig = Rig::start().await;
+    let event = json!({
+        "metadata": {"name": "e"}, "regarding": {"kind": "Pod", "name": "p", "namespace": "ns"},
+        "reason": "Tested", "note": "m", "type": "Normal", "action": "Test",
+        "reportingController": "example.com/rig", "reportingInstance": "rig-1", "eventTime": "2026-01-01T00:00:00.000000Z",
+    });
+    rig.post("/apis/events.k8s.io/v1/namespaces/ns/events", event).await.expect(201);
+    let check = async |group: &str, selector: &str, count: usize| {
+        let list = rig.get(&format!("/{group}/namespaces/ns/events?fieldSelector={selector}")).await.expect(200);
+        assert_eq!(list["items"].as_array().map(Vec::len), Some(count), "{group} {selector}");
+    };
+    check("apis/events.k8s.io/v1", "reportingController=example.com/rig", 1).await;
+    check("apis/events.k8s.io/v1", "reportingController=other", 0).await;
+    check("apis/events.k8s.io/v1", "regarding.name=p", 1).await;
+    check("api/v1", "reportingComponent=example.com/rig", 1).await;
+    check("api/v1", "involvedObject.name=p", 1).await;
+    rig.get("/api/v1/namespaces/ns/events?fieldSelector=regarding.name=p").await.refused(400, "BadRequest");
+}
+
+#[tokio::test]
+async fn a_review_is_no_table() {
+    let rig = Rig::start().await;
+    let ask = async |accept: &str| {
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        let spec = json!({"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}});
+        rig.post_as(path, accept, spec).await
+    };
+    ask("application/json;as=Table;v=v1;g=meta.k8s.io").await.refused(406, "NotAcceptable");
+    ask("application/json;as=Table;v=v1;g=meta.k8s.io,application/json").await.expect(201);
+}

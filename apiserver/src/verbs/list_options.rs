@@ -1,5 +1,7 @@
 //! ListOptions from query parameters, with upstream's checks (`ValidateListOptions`), and what they select.
 
+use std::borrow::Cow;
+
 use api::catalogue::Resource;
 use api::field;
 use api::selector::{FieldSelector, LabelSelector};
@@ -54,7 +56,7 @@ impl Selection {
         self.fields.matches_with(|field| match field {
             "metadata.name" => Some(name),
             "metadata.namespace" => Some(namespace),
-            other => item.field(canonical(other)),
+            other => item.field(&stored(canonical(other))),
         })
     }
 
@@ -77,6 +79,16 @@ impl Selection {
     /// The one value of the indexed field that can match.
     pub fn indexed(&self) -> Option<&str> {
         self.fields.required_value(INDEXED_FIELD)
+    }
+}
+
+/// The name under which a field is kept: events are stored in their core form, whose fields have other names
+/// (`AddFieldLabelConversionsForEvent`).
+fn stored(field: &str) -> Cow<'_, str> {
+    match field.strip_prefix("regarding.") {
+        Some(rest) => format!("involvedObject.{rest}").into(),
+        None if field == "reportingController" => "reportingComponent".into(),
+        None => field.into(),
     }
 }
 
