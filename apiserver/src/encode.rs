@@ -15,7 +15,7 @@ use api::status::Status;
 
 use crate::body::{self, Body};
 
-pub use accept::{Form, IncludeObject, Media, Shape};
+pub use accept::{Form, IncludeObject, Media, Shape, takes_object};
 pub use compress::{GZIP_BYTES_MIN, gzipped};
 pub use forms::{Forms, partial_metadata};
 pub use list::{ItemSource, ListBody, ListHead};

@@ -7,6 +7,9 @@ use api::status::Status;
 
 use crate::request::Call;
 
+/// As upstream lists them; protobuf is what its clients ask for before JSON.
+const MEDIA_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Media {
     Json,
@@ -83,9 +86,8 @@ impl Form {
             .iter()
             .any(|clause| media_of(clause).is_some() || clause.is("application", "vnd.kubernetes.protobuf"))
         {
-            let mut status = Status::not_acceptable(
-                "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf",
-            );
+            let mut status =
+                Status::not_acceptable(format!("406: Not Acceptable\n\nAvailable representations: {MEDIA_TYPES}"));
             status.details = Some(Box::default());
             return Err(status);
         }
@@ -94,10 +96,22 @@ impl Form {
             form.pretty |= clause.parameter("pretty") == Some("1");
             return Ok(Self { media, shape, ..form });
         }
-        Err(Status::not_acceptable(
-            "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf",
-        ))
+        Err(not_accepted())
     }
+}
+
+/// For answers that are objects and nothing else: 406 when the client takes no plain object at all.
+pub fn takes_object(headers: &HeaderMap) -> Result<(), Status> {
+    let clauses = clauses(accept(headers));
+    let plain = |clause: &Clause| {
+        let known = media_of(clause).is_some() || clause.is("application", "vnd.kubernetes.protobuf");
+        known && shape_of(clause) == Some(Shape::Object)
+    };
+    if clauses.is_empty() || clauses.iter().any(plain) { Ok(()) } else { Err(not_accepted()) }
+}
+
+fn not_accepted() -> Status {
+    Status::not_acceptable(format!("only the following media types are accepted: {MEDIA_TYPES}"))
 }
 
 fn accept(headers: &HeaderMap) -> String {

@@ -16,6 +16,7 @@ use api::schema::Schemas;
 use api::status::Status;
 
 use crate::body::{self, Body};
+use crate::encode::takes_object;
 use crate::endpoint::Answer;
 use crate::request::Call;
 use crate::server::Server;
@@ -64,6 +65,7 @@ impl Review {
         if call.info.version != "v1" {
             return Err(Status::no_such_path());
         }
+        takes_object(&call.parts.headers)?;
         let type_name = format!("io.k8s.api.{}.v1.{kind}", group.split('.').next().unwrap_or_default());
         let schema = Schemas::builtin().type_named(&type_name).ok_or_else(Status::no_such_path)?;
         let mode = FieldValidation::parse(call.query.get("fieldValidation").unwrap_or_default());
