@@ -50,11 +50,7 @@ impl Controller for ResourceQuotas {
     }
 
     fn inputs(&self, inputs: &mut Inputs) {
-        // Not for the status: admission counts there what is about to be written, and must not be corrected before it is.
-        inputs.primary_when(&self.quotas, |change| {
-            let spec = |quota: &Option<Arc<ResourceQuota>>| quota.as_ref().map(|q| q.spec.clone());
-            spec(&change.old) != spec(&change.new)
-        });
+        inputs.primary_when(&self.quotas, concerns);
         let quotas = self.quotas.clone();
         inputs.watch(&self.pods, move |change, wake| {
             if ends(change) {
@@ -115,6 +111,14 @@ fn ends(change: &Change<Pod>) -> bool {
     let ended = |pod: &Option<Arc<Pod>>| pod.as_ref().is_some_and(|pod| pod.is_terminal());
     let leaving = |pod: &Option<Arc<Pod>>| pod.as_ref().is_some_and(|pod| pod.metadata.is_deleting());
     change.new.is_some() && (ended(&change.old) != ended(&change.new) || leaving(&change.old) != leaving(&change.new))
+}
+
+/// Admission counts in `status.used` what is about to be written, and must not be corrected before it is. Nobody but
+/// this controller has reason to write `status.hard`.
+fn concerns(change: &Change<ResourceQuota>) -> bool {
+    let spec = |quota: &Option<Arc<ResourceQuota>>| quota.as_ref().map(|q| q.spec.clone());
+    let told = |quota: &Option<Arc<ResourceQuota>>| quota.as_ref().and_then(|q| q.status.as_ref()?.hard.clone());
+    spec(&change.old) != spec(&change.new) || change.old.is_some() && told(&change.old) != told(&change.new)
 }
 
 fn wake_if_changed<T: Object>(quotas: &Cache<ResourceQuota>, change: &Change<T>, wake: &dyn Fn(ObjectKey)) {
