@@ -25,7 +25,7 @@ use serde_json::json;
 use super::history::{self, plan as revisions};
 use super::{claim, pods};
 use crate::engine::{Caches, Controller, Done, Error, Inputs, Output, Work};
-use crate::objects::{BY_CONTROLLER, Node, ORPHANS, Owner, Pod, compile, label_of};
+use crate::objects::{BY_CONTROLLER, Node, ORPHANS, Owned, Owner, Pod, compile, label_of};
 
 pub struct DaemonSets {
     sets: Cache<DaemonSet>,
@@ -59,7 +59,11 @@ impl Controller for DaemonSets {
         let sets = self.sets.clone();
         inputs.watch(&self.pods, move |change, wake| claim::wake_owners(&sets, selector, change, wake));
         let sets = self.sets.clone();
-        inputs.watch(&self.revisions, move |change, wake| claim::wake_owners(&sets, selector, change, wake));
+        inputs.watch(&self.revisions, move |change, wake| {
+            if !is_new_of_owner(change) {
+                claim::wake_owners(&sets, selector, change, wake);
+            }
+        });
         let sets = self.sets.clone();
         inputs.watch(&self.nodes, move |change, wake| wake_all(&sets, change, wake));
     }
@@ -113,6 +117,12 @@ impl Controller for DaemonSets {
         history::delete(work, &excess).await?;
         Ok(Done::after(plan.check_after))
     }
+}
+
+/// A new revision that has its owner wakes nobody (`addHistory`): mostly this controller made it, and somebody else's copy
+/// of the current one may live until there is another reason to look.
+fn is_new_of_owner(change: &Change<ControllerRevision>) -> bool {
+    change.old.is_none() && change.new.as_ref().is_some_and(|revision| revision.controller().is_some())
 }
 
 impl DaemonSets {

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api_client::{Change, ObjectKey};
 use expect_test::{Expect, expect};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use serde_json::{Value, json};
 
 use super::backoff::Backoff;
@@ -350,4 +351,23 @@ fn availability_takes_its_time() {
     world.now += Duration::from_secs(10);
     world.settle();
     assert_eq!(world.status(), "2/2/0/2/2/2/0");
+}
+
+#[test]
+fn a_new_revision_with_an_owner_wakes_nobody() {
+    let revision = |owner: bool| {
+        let owners =
+            json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "set", "controller": true}]);
+        let owners = if owner { owners } else { json!([]) };
+        let object = json!({"metadata": {"name": "d-1", "namespace": "a", "ownerReferences": owners}, "revision": 1});
+        Some(Arc::new(serde_json::from_value::<ControllerRevision>(object).unwrap()))
+    };
+    let check = |old, new, expected| {
+        let key = ObjectKey::new("a", "d-1");
+        assert_eq!(super::is_new_of_owner(&Change { key, old, new }), expected);
+    };
+    check(None, revision(true), true);
+    check(None, revision(false), false);
+    check(revision(true), revision(true), false);
+    check(revision(true), None, false);
 }
