@@ -55,9 +55,10 @@ pub enum Error {
 }
 
 impl Error {
-    /// `CreateContainerConfigError` in contrast to `CreateContainerError`.
+    /// `CreateContainerConfigError` in contrast to `CreateContainerError`: what the kubelet finds before it asks the
+    /// runtime for anything (`GenerateRunContainerOptions`).
     pub fn is_config(&self) -> bool {
-        matches!(self, Error::Env(_) | Error::Security(_))
+        matches!(self, Error::Env(_) | Error::Security(_) | Error::Mounts(_))
     }
 }
 
