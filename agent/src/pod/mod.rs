@@ -1,6 +1,7 @@
 //! Pods: one owner task each, pure decisions (`plan`, `status`), small steps that are safe to repeat.
 
 mod act;
+pub mod admit;
 mod attend;
 mod hooks;
 mod image;

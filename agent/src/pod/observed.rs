@@ -9,7 +9,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
-use super::PodId;
+use super::{PodId, admit::Rejection};
 
 /// Something that failed and is tried again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,6 +196,8 @@ pub struct Observed {
     pub gone: bool,
     /// Phase was already `Succeeded` or `Failed` when this agent started: nothing runs again.
     pub terminal: bool,
+    /// This node does not take the pod.
+    pub rejected: Option<Rejection>,
     /// Network, namespaces, volumes and cgroup were released for good.
     pub torn_down: bool,
     pub containers_removed: bool,

@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     PodId,
+    admit::Rejection,
     image::PullEnd,
     inbox::{Inbox, Letters},
     observed::{Ending, Exited, Hook, Observed, Retry, State},
@@ -117,6 +118,14 @@ impl Owner {
             report_retry: None,
             finished: false,
         }
+    }
+
+    /// This node does not take the pod: it fails, and nothing of it runs.
+    pub(super) fn reject(&mut self, rejection: Rejection) {
+        self.event(true, rejection.reason, rejection.message.clone(), None);
+        self.observed.started_at = None;
+        self.observed.terminal = true;
+        self.observed.rejected = Some(rejection);
     }
 
     /// Until the pod is gone or the agent stops; stopping leaves everything as it is.

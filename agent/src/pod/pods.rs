@@ -6,13 +6,14 @@ use std::{
 };
 
 use k8s_openapi::{
-    api::core::v1::{Container, Pod, PodSpec},
+    api::core::v1::{Container, Pod, PodSpec, PodStatus},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use tokio::sync::mpsc;
 
 use super::{
     PodId,
+    admit::{Rejection, admit},
     inbox::Inbox,
     observe::Found,
     observed::label,
@@ -37,9 +38,12 @@ pub struct Pods {
 struct Entry {
     id: PodId,
     inbox: Arc<Inbox>,
+    pod: Arc<Pod>,
     /// CPU request of a burstable pod.
     burstable_milli: i64,
     gone: bool,
+    /// It has no place here.
+    rejected: bool,
 }
 
 impl Pods {
@@ -84,9 +88,13 @@ impl Pods {
         match self.owners.get_mut(&id.uid) {
             Some(entry) => {
                 entry.burstable_milli = burstable_milli;
+                entry.pod = pod.clone();
                 entry.inbox.put(|letters| letters.desired = Some(pod));
             }
-            None => self.start(id, pod, burstable_milli, false),
+            None => {
+                let rejection = self.admit(&id, &pod).err();
+                self.start(id, pod, burstable_milli, rejection, false);
+            }
         }
         self.share_burstable();
     }
@@ -119,7 +127,7 @@ impl Pods {
         for pod in orphans {
             let id = PodId::of(&pod);
             tracing::info!(pod = %id, "removing what a pod left that is not on this node any more");
-            self.start(id, Arc::new(pod), 0, true);
+            self.start(id, Arc::new(pod), 0, None, true);
         }
     }
 
@@ -145,15 +153,42 @@ impl Pods {
         self.owners.values().filter(|entry| !entry.gone).map(|entry| entry.id.clone()).collect()
     }
 
-    fn start(&mut self, id: PodId, pod: Arc<Pod>, burstable_milli: i64, gone: bool) {
+    /// A pod that this node has begun with, or that is over or leaving, is not asked (again).
+    fn admit(&self, id: &PodId, pod: &Pod) -> Result<(), Rejection> {
+        let begun = pod.status.as_ref().is_some_and(|status| status.start_time.is_some() || is_over(status));
+        if begun || self.found.contains_key(&id.uid) || pod.metadata.deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        let others = self.owners.values().filter(|entry| self.has_place(entry)).map(|entry| &*entry.pod);
+        admit(pod, &others.collect::<Vec<_>>(), self.shared.capacity)
+    }
+
+    /// Whether what a pod requests is taken: until all of it has ended.
+    fn has_place(&self, entry: &Entry) -> bool {
+        if entry.gone || entry.rejected {
+            return false;
+        }
+        match self.shared.views.find(&entry.id.namespace, &entry.id.name, Some(&entry.id.uid)) {
+            Some(view) => !is_over(&view.status) || view.containers.values().any(|container| container.pid.is_some()),
+            None => !entry.pod.status.as_ref().is_some_and(is_over),
+        }
+    }
+
+    fn start(&mut self, id: PodId, pod: Arc<Pod>, burstable_milli: i64, rejection: Option<Rejection>, gone: bool) {
         let found = self.found.remove(&id.uid).unwrap_or_default();
         let inbox = Arc::new(Inbox::default());
         if gone {
             inbox.put(|letters| letters.gone = true);
         }
-        self.owners.insert(id.uid.clone(), Entry { id: id.clone(), inbox: inbox.clone(), burstable_milli, gone });
+        let rejected = rejection.is_some();
+        let entry = Entry { id: id.clone(), inbox: inbox.clone(), pod: pod.clone(), burstable_milli, gone, rejected };
+        self.owners.insert(id.uid.clone(), entry);
         self.shared.open_inbox(&id.uid, &inbox);
         let mut owner = Owner::new(self.shared.clone(), pod, inbox);
+        if let Some(rejection) = rejection {
+            tracing::info!(pod = %id, reason = rejection.reason, message = rejection.message, "pod rejected");
+            owner.reject(rejection);
+        }
         let ended = self.ended.0.clone();
         self.shared.tasks.spawn(async move {
             owner.take_over(found).await;
@@ -187,6 +222,10 @@ impl Shared {
             }
         }
     }
+}
+
+fn is_over(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
 /// A pod known only from the containers it left.

@@ -8,7 +8,7 @@ use std::{
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{inbox::Inbox, view::Views};
+use super::{admit::Capacity, inbox::Inbox, view::Views};
 use crate::{
     Options, cgroup,
     cluster::Cluster,
@@ -37,6 +37,7 @@ pub struct Shared {
     /// Replaced when the host's address changes.
     node: Mutex<Arc<etc::Node>>,
     pub node_cpu_milli: i64,
+    pub capacity: Capacity,
     /// Changes with every boot of the host.
     pub boot_id: String,
     pub tasks: TaskTracker,
@@ -62,6 +63,11 @@ impl Shared {
         let tasks = TaskTracker::new();
         let images = Images::new(options, &runtime, tasks.clone(), shutdown.clone());
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let host = spec::Host::read(cgroups.version(), options.state_dir.join("seccomp"));
+        let node_cpu_milli = cpus as i64 * 1000;
+        let kept_free = options.thresholds.memory.of(host.memory_bytes as u64) as i64;
+        let memory_bytes = host.memory_bytes - kept_free;
+        let capacity = Capacity { pods: options.max_pods.into(), cpu_milli: node_cpu_milli, memory_bytes };
         Self {
             node_name: options.node_name.clone(),
             runtime,
@@ -71,7 +77,7 @@ impl Shared {
             guard: options.guard.clone(),
             images,
             views: Views::default(),
-            host: spec::Host::read(cgroups.version(), options.state_dir.join("seccomp")),
+            host,
             cgroups,
             node: Mutex::new(Arc::new(etc::Node {
                 name: options.node_name.clone(),
@@ -79,7 +85,8 @@ impl Shared {
                 cluster_domain: options.cluster_domain.clone(),
                 cluster_dns: options.cluster_dns.clone(),
             })),
-            node_cpu_milli: cpus as i64 * 1000,
+            node_cpu_milli,
+            capacity,
             boot_id: std::fs::read_to_string(&options.boot_id_file).unwrap_or_default().trim().to_owned(),
             tasks,
             shutdown,

@@ -27,6 +27,16 @@ const FRESH: SignedDuration = SignedDuration::from_secs(2);
 pub fn status(pod: &Pod, observed: &Observed, host_ips: &[IpAddr], before: &PodStatus, now: Timestamp) -> PodStatus {
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
+    if let Some(rejection) = &observed.rejected {
+        return PodStatus {
+            phase: Some("Failed".to_owned()),
+            reason: Some(rejection.reason.to_owned()),
+            message: Some(format!("Pod was rejected: {}", rejection.message)),
+            qos_class: Some(before.qos_class.clone().unwrap_or_else(|| qos(spec).name().to_owned())),
+            observed_generation: pod.metadata.generation,
+            ..PodStatus::default()
+        };
+    }
     let view = View { id: PodId::of(pod), spec, observed, now };
     let init = spec.init_containers.iter().flatten();
     let init = init.map(|container| view.told_or(before, view.container(container, true))).collect::<Vec<_>>();
