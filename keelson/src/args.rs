@@ -136,6 +136,10 @@ pub struct Server {
     #[arg(long, value_name = "FILE", env = "KEELSON_KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
 
+    /// The scheduler's profiles: a KubeSchedulerConfiguration (kubescheduler.config.k8s.io/v1)
+    #[arg(long, value_name = "FILE", env = "KEELSON_SCHEDULER_CONFIG")]
+    pub scheduler_config: Option<PathBuf>,
+
     /// Where the cluster's state is kept [default: embedded]
     #[arg(long, value_name = "KIND", env = "KEELSON_STORE")]
     pub store: Option<StoreKind>,

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -93,13 +94,23 @@ fn start_components(
     if settings.runs(Component::Scheduler) {
         let client = clients.client("system:kube-scheduler", &[], "scheduler");
         let stop = parts.stop.clone();
-        let options = scheduler::Options::default();
+        let options = scheduler::Options {
+            config: scheduler_config(settings.scheduler_config.as_deref())?,
+            leader_identity: settings.elects_leaders().then(|| settings.identity()),
+        };
         parts.spawn("scheduler", async move { Ok(scheduler::run(client, options, stop).await?) });
     }
     if settings.runs(Component::Agent) {
         node::start(settings, clients, control_plane, parts)?;
     }
     Ok(())
+}
+
+/// The scheduler's configuration, upstream's defaults without a file.
+fn scheduler_config(file: Option<&Path>) -> Result<scheduler::Config> {
+    let Some(file) = file else { return Ok(scheduler::Config::default()) };
+    let text = std::fs::read_to_string(file).with_context(|| format!("--scheduler-config {}", file.display()))?;
+    scheduler::Config::parse(&text).with_context(|| format!("--scheduler-config {}", file.display()))
 }
 
 /// The running parts. Each has a name, ends by `stop`, and is waited for.

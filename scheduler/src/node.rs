@@ -1,38 +1,43 @@
 //! A node with the running sums of what its pods take, so that one decision does not count pods.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::objects::{HostPort, Node, Pod};
 use crate::resources::Resources;
 
+/// Index of a node in the cluster's picture; given anew once the node is gone.
+pub type Slot = u32;
+
 /// Upstream's `framework.NodeInfo`.
 #[derive(Clone, Debug, Default)]
 pub struct NodeInfo {
+    pub slot: Slot,
     /// Absent while pods name a node that is not (or no longer) there.
     pub node: Option<Arc<Node>>,
-    /// By uid; assumed pods included.
-    pub pods: BTreeMap<String, Arc<Pod>>,
+    /// Assumed pods included.
+    pub pods: Vec<Arc<Pod>>,
+    /// Those of its pods with any affinity or anti-affinity between pods, which other pods are checked against.
+    pub with_affinity: Vec<Arc<Pod>>,
     pub requested: Resources,
     pub requested_non_zero: Resources,
     pub host_ports: Vec<HostPort>,
-    /// How many of its pods have anti-affinity, which other pods have to be checked against.
-    pub pods_with_anti_affinity: usize,
 }
 
 impl NodeInfo {
     pub fn add(&mut self, pod: &Arc<Pod>) {
-        if self.pods.insert(pod.metadata.uid.clone(), Arc::clone(pod)).is_some() {
-            return;
+        self.pods.push(Arc::clone(pod));
+        if pod.affinity.is_some() {
+            self.with_affinity.push(Arc::clone(pod));
         }
         self.requested.add(&pod.request.exact);
         self.requested_non_zero.add(&pod.request.non_zero);
         self.host_ports.extend(pod.host_ports.iter().cloned());
-        self.pods_with_anti_affinity += usize::from(has_anti_affinity(pod));
     }
 
-    pub fn remove(&mut self, uid: &str) {
-        let Some(pod) = self.pods.remove(uid) else { return };
+    pub fn remove(&mut self, uid: &str) -> Option<Arc<Pod>> {
+        let index = self.pods.iter().position(|p| p.metadata.uid == uid)?;
+        let pod = self.pods.swap_remove(index);
+        self.with_affinity.retain(|p| p.metadata.uid != uid);
         self.requested.subtract(&pod.request.exact);
         self.requested_non_zero.subtract(&pod.request.non_zero);
         for port in &pod.host_ports {
@@ -40,13 +45,10 @@ impl NodeInfo {
                 self.host_ports.swap_remove(index);
             }
         }
-        self.pods_with_anti_affinity -= usize::from(has_anti_affinity(&pod));
+        Some(pod)
     }
-}
 
-fn has_anti_affinity(pod: &Pod) -> bool {
-    let anti = pod.affinity.as_ref().and_then(|a| a.pod_anti_affinity.as_ref());
-    anti.is_some_and(|a| {
-        a.required_during_scheduling_ignored_during_execution.as_ref().is_some_and(|terms| !terms.is_empty())
-    })
+    pub fn has_anti_affinity(&self) -> bool {
+        self.with_affinity.iter().any(|p| p.affinity.as_ref().is_some_and(|a| !a.required_anti.is_empty()))
+    }
 }

@@ -74,26 +74,31 @@ impl Resources {
         }
     }
 
-    /// Names of the resources of which `request` wants more than is left of `self` after `used`, in upstream's order.
-    pub fn lacking(&self, used: &Self, request: &Self) -> Vec<String> {
-        let mut out = Vec::new();
-        let mut check = |name: &str, allowed: i64, used: i64, wanted: i64| {
-            if wanted > 0 && wanted > allowed - used {
-                out.push(name.to_owned());
-            }
-        };
-        check("cpu", self.milli_cpu, used.milli_cpu, request.milli_cpu);
-        check("memory", self.memory, used.memory, request.memory);
-        check("ephemeral-storage", self.ephemeral_storage, used.ephemeral_storage, request.ephemeral_storage);
-        for (name, &wanted) in &request.scalar {
-            let of = |r: &Self| r.scalar.get(name).copied().unwrap_or_default();
-            check(name, of(self), of(used), wanted);
+    /// The amount of a resource by its name.
+    pub fn get(&self, name: &str) -> i64 {
+        match name {
+            "cpu" => self.milli_cpu,
+            "memory" => self.memory,
+            "ephemeral-storage" => self.ephemeral_storage,
+            name => self.scalar.get(name).copied().unwrap_or_default(),
         }
-        out
+    }
+
+    pub fn is_zero(&self) -> bool {
+        self.milli_cpu == 0 && self.memory == 0 && self.ephemeral_storage == 0 && self.scalar.values().all(|a| *a == 0)
+    }
+
+    /// Whether any amount that `wanted` asks for is less in `self` than in `before`.
+    pub fn has_less(&self, before: &Self, wanted: &Self) -> bool {
+        let less = |wanted: i64, now: i64, before: i64| wanted > 0 && now < before;
+        less(wanted.milli_cpu, self.milli_cpu, before.milli_cpu)
+            || less(wanted.memory, self.memory, before.memory)
+            || less(wanted.ephemeral_storage, self.ephemeral_storage, before.ephemeral_storage)
+            || wanted.scalar.iter().any(|(name, amount)| less(*amount, self.get(name), before.get(name)))
     }
 }
 
-/// The part of a container that matters here.
+/// The part of a container, or of a pod, that matters here.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerResources {
@@ -101,12 +106,31 @@ pub struct ContainerResources {
     pub limits: Option<List>,
 }
 
-/// What one container asks for: a limit without a request is a request.
-fn container_request(resources: &ContainerResources) -> Resources {
-    let empty = List::new();
-    let mut list = resources.limits.as_ref().unwrap_or(&empty).clone();
-    list.extend(resources.requests.iter().flatten().map(|(name, amount)| (name.clone(), amount.clone())));
-    Resources::of(&list)
+/// What a container or pod has been given, while it may differ from what it asks for: during a resize in place.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// `status.resources.requests`
+    pub actuated: Resources,
+    /// `allocatedResources`
+    pub allocated: Resources,
+    /// The node cannot do the resize at all: what is asked for does not count.
+    pub is_infeasible: bool,
+}
+
+/// One container's part in what its pod asks for.
+pub struct ContainerRequest<'a> {
+    pub resources: &'a ContainerResources,
+    pub given: Option<Given>,
+    /// An init container that goes on running (`restartPolicy: Always`).
+    pub is_sidecar: bool,
+}
+
+/// What a pod says as a whole.
+#[derive(Default)]
+pub struct PodLevel<'a> {
+    pub resources: Option<&'a ContainerResources>,
+    pub given: Option<Given>,
+    pub overhead: Option<&'a List>,
 }
 
 /// What a pod asks for, and what it counts for in scores, where absent requests have defaults.
@@ -116,33 +140,28 @@ pub struct PodRequest {
     pub non_zero: Resources,
 }
 
-/// An init container with whether it is a sidecar (`restartPolicy: Always`).
-pub struct InitContainer<'a> {
-    pub resources: &'a ContainerResources,
-    pub is_sidecar: bool,
-}
-
 impl PodRequest {
     /// The largest the pod gets at any time of its life (upstream's `resourcehelper.PodRequests`): all containers and
-    /// sidecars together, or an init container together with the sidecars started before it; plus overhead.
+    /// sidecars together, or an init container together with the sidecars started before it. What the pod asks for as
+    /// a whole takes the place of its containers' sum. Plus overhead.
     pub fn of<'a>(
-        containers: impl Iterator<Item = &'a ContainerResources>,
-        init: impl Iterator<Item = InitContainer<'a>>,
-        overhead: &List,
+        containers: impl Iterator<Item = ContainerRequest<'a>>,
+        init: impl Iterator<Item = ContainerRequest<'a>>,
+        pod: &PodLevel<'_>,
     ) -> Self {
         let mut out = Self::default();
         for container in containers {
-            let (exact, non_zero) = both(container);
-            out.exact.add(&exact);
-            out.non_zero.add(&non_zero);
+            let one = container.request();
+            out.exact.add(&one.exact);
+            out.non_zero.add(&one.non_zero);
         }
         let mut sidecars = Self::default();
         let mut peak = Self::default();
         for container in init {
-            let (exact, non_zero) = both(container.resources);
+            let one = container.request();
             let mut now = sidecars.clone();
-            now.exact.add(&exact);
-            now.non_zero.add(&non_zero);
+            now.exact.add(&one.exact);
+            now.non_zero.add(&one.non_zero);
             if container.is_sidecar {
                 sidecars = now.clone();
             }
@@ -153,23 +172,61 @@ impl PodRequest {
         out.non_zero.add(&sidecars.non_zero);
         out.exact.at_least(&peak.exact);
         out.non_zero.at_least(&peak.non_zero);
-        let overhead = Resources::of(overhead);
-        out.exact.add(&overhead);
-        out.non_zero.add(&overhead);
+        out.apply_pod_level(pod);
         out
+    }
+
+    fn apply_pod_level(&mut self, pod: &PodLevel<'_>) {
+        if let Some(list) = pod.resources.and_then(|r| r.requests.as_ref()) {
+            let asked = effective(Resources::of(list), pod.given.as_ref());
+            for sum in [&mut self.exact, &mut self.non_zero] {
+                for name in list.keys() {
+                    match name.as_str() {
+                        "cpu" => sum.milli_cpu = asked.milli_cpu,
+                        "memory" => sum.memory = asked.memory,
+                        name if name.starts_with("hugepages-") => {
+                            let amount = asked.scalar.get(name).copied().unwrap_or_default();
+                            sum.scalar.insert(name.to_owned(), amount);
+                        }
+                        // Of other resources only containers have a share (`IsSupportedPodLevelResource`).
+                        _ => {}
+                    }
+                }
+            }
+        }
+        if let Some(overhead) = pod.overhead {
+            let overhead = Resources::of(overhead);
+            self.exact.add(&overhead);
+            self.non_zero.add(&overhead);
+        }
     }
 }
 
-fn both(resources: &ContainerResources) -> (Resources, Resources) {
-    let exact = container_request(resources);
-    let mut non_zero = exact.clone();
-    if non_zero.milli_cpu == 0 {
-        non_zero.milli_cpu = DEFAULT_MILLI_CPU;
+/// `determineEffectiveRequests`.
+fn effective(asked: Resources, given: Option<&Given>) -> Resources {
+    let Some(given) = given else { return asked };
+    let mut out = if given.is_infeasible { Resources::default() } else { asked };
+    out.at_least(&given.actuated);
+    out.at_least(&given.allocated);
+    out
+}
+
+impl ContainerRequest<'_> {
+    /// A limit without a request is a request; the server has set it so where it is ours.
+    fn request(&self) -> PodRequest {
+        let empty = List::new();
+        let mut list = self.resources.limits.as_ref().unwrap_or(&empty).clone();
+        list.extend(self.resources.requests.iter().flatten().map(|(name, amount)| (name.clone(), amount.clone())));
+        let exact = effective(Resources::of(&list), self.given.as_ref());
+        let mut non_zero = exact.clone();
+        if !list.contains_key("cpu") && exact.milli_cpu == 0 {
+            non_zero.milli_cpu = DEFAULT_MILLI_CPU;
+        }
+        if !list.contains_key("memory") && exact.memory == 0 {
+            non_zero.memory = DEFAULT_MEMORY;
+        }
+        PodRequest { exact, non_zero }
     }
-    if non_zero.memory == 0 {
-        non_zero.memory = DEFAULT_MEMORY;
-    }
-    (exact, non_zero)
 }
 
 #[cfg(test)]
@@ -181,12 +238,17 @@ mod tests {
         ContainerResources { requests: Some(list), limits: None }
     }
 
+    fn plain(resources: &ContainerResources, is_sidecar: bool) -> ContainerRequest<'_> {
+        ContainerRequest { resources, given: None, is_sidecar }
+    }
+
     fn request(containers: &[&str], init: &[(&str, bool)], overhead: &str) -> i64 {
         let containers: Vec<_> = containers.iter().map(|c| container(c)).collect();
         let init: Vec<_> = init.iter().map(|(c, sidecar)| (container(c), *sidecar)).collect();
-        let init = init.iter().map(|(resources, is_sidecar)| InitContainer { resources, is_sidecar: *is_sidecar });
-        let overhead = container(overhead).requests.unwrap_or_default();
-        PodRequest::of(containers.iter(), init, &overhead).exact.milli_cpu
+        let overhead = container(overhead).requests;
+        let pod = PodLevel { overhead: overhead.as_ref(), ..PodLevel::default() };
+        let containers = containers.iter().map(|c| plain(c, false));
+        PodRequest::of(containers, init.iter().map(|(c, sidecar)| plain(c, *sidecar)), &pod).exact.milli_cpu
     }
 
     #[test]
@@ -198,17 +260,39 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_without_a_request_is_a_request() {
-        let list = List::from([("memory".to_owned(), Quantity("1Mi".to_owned()))]);
-        let only_limit = ContainerResources { requests: None, limits: Some(list) };
-        assert_eq!(container_request(&only_limit).memory, 1024 * 1024);
+    fn what_the_pod_asks_for_as_a_whole_counts() {
+        let (one, whole) = (container("500m"), container("2"));
+        let pod = PodLevel { resources: Some(&whole), ..PodLevel::default() };
+        let request = PodRequest::of([plain(&one, false)].into_iter(), [].into_iter(), &pod);
+        assert_eq!((request.exact.milli_cpu, request.exact.memory), (2000, 0));
+        assert_eq!(request.non_zero.memory, DEFAULT_MEMORY);
     }
 
     #[test]
-    fn what_lacks_is_named() {
-        let have = Resources { milli_cpu: 1000, memory: 100, ..Resources::default() };
-        let used = Resources { milli_cpu: 900, memory: 100, ..Resources::default() };
-        let want = Resources { milli_cpu: 200, memory: 0, ..Resources::default() };
-        assert_eq!(have.lacking(&used, &want), ["cpu"]);
+    fn a_resize_counts_the_larger_until_it_is_done() {
+        let asked = container("300m");
+        let cpu = |milli_cpu| Resources { milli_cpu, ..Resources::default() };
+        let check = |actuated, allocated, is_infeasible, expected| {
+            let given = Given { actuated: cpu(actuated), allocated: cpu(allocated), is_infeasible };
+            let one = ContainerRequest { resources: &asked, given: Some(given), is_sidecar: false };
+            let request = PodRequest::of([one].into_iter(), [].into_iter(), &PodLevel::default());
+            assert_eq!(request.exact.milli_cpu, expected);
+        };
+        check(500, 500, false, 500);
+        check(100, 100, false, 300);
+        check(100, 200, true, 200);
+    }
+
+    #[test]
+    fn a_limit_without_a_request_is_a_request() {
+        let list = List::from([("memory".to_owned(), Quantity("1Mi".to_owned()))]);
+        let only_limit = ContainerResources { requests: None, limits: Some(list) };
+        assert_eq!(plain(&only_limit, false).request().exact.memory, 1024 * 1024);
+    }
+
+    #[test]
+    fn an_explicit_zero_is_no_absent_request() {
+        assert_eq!(plain(&container("0"), false).request().non_zero.milli_cpu, 0);
+        assert_eq!(plain(&ContainerResources::default(), false).request().non_zero.milli_cpu, DEFAULT_MILLI_CPU);
     }
 }

@@ -1,7 +1,9 @@
 //! Why a pod fits nowhere, in upstream's words (`framework.FitError`).
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::node::Slot;
 use crate::plugins::Plugin;
 
 /// One plugin's refusal of one node.
@@ -9,24 +11,57 @@ use crate::plugins::Plugin;
 pub struct Refusal {
     pub plugin: Plugin,
     /// Such as `Insufficient cpu`; several where a plugin found several.
-    pub reasons: Vec<String>,
+    pub reasons: Vec<Cow<'static, str>>,
+    /// Fewer pods on the node could help (`Unschedulable`, not `UnschedulableAndUnresolvable`).
+    pub resolvable: bool,
+}
+
+pub type Verdict = Result<(), Refusal>;
+
+/// One plugin's refusal of all nodes, before any is looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    pub plugin: Plugin,
+    pub message: String,
 }
 
 /// All refusals of one decision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FitError {
     pub nodes: usize,
+    /// Why no node was looked at, if so.
+    pub rejection: Option<String>,
     /// Nodes refused, by reason.
-    pub reasons: BTreeMap<String, usize>,
+    pub reasons: BTreeMap<Cow<'static, str>, usize>,
     /// Who refused: a change that none of them looks at cannot help this pod.
     pub plugins: BTreeSet<Plugin>,
+    /// Nodes on which fewer pods could help, in the order they were looked at.
+    pub resolvable: Vec<Slot>,
+    /// Nodes that were looked at.
+    pub looked_at: BTreeSet<Slot>,
+    /// What making room came to.
+    pub preemption: Option<String>,
 }
 
 impl FitError {
-    pub fn count(&mut self, refusal: Refusal) {
+    pub fn count(&mut self, slot: Slot, refusal: Refusal) {
         self.plugins.insert(refusal.plugin);
+        if !self.looked_at.insert(slot) {
+            return;
+        }
+        if refusal.resolvable {
+            self.resolvable.push(slot);
+        }
         for reason in refusal.reasons {
             *self.reasons.entry(reason).or_default() += 1;
+        }
+    }
+
+    /// Counts `reason` for the nodes that were not looked at.
+    pub fn count_rest(&mut self, reason: String) {
+        let rest = self.nodes - self.looked_at.len();
+        if rest > 0 {
+            *self.reasons.entry(reason.into()).or_default() += rest;
         }
     }
 }
@@ -36,9 +71,22 @@ impl std::fmt::Display for FitError {
         if self.nodes == 0 {
             return f.write_str("no nodes available to schedule pods");
         }
-        // Upstream sorts the finished texts, count first.
-        let mut texts: Vec<String> = self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-        texts.sort();
-        write!(f, "0/{} nodes are available: {}.", self.nodes, texts.join(", "))
+        write!(f, "0/{} nodes are available:", self.nodes)?;
+        match &self.rejection {
+            Some(message) => write!(f, " {message}.")?,
+            None if self.reasons.is_empty() => {}
+            None => write!(f, " {}.", histogram(&self.reasons))?,
+        }
+        match &self.preemption {
+            Some(message) if !message.is_empty() => write!(f, " {message}"),
+            _ => Ok(()),
+        }
     }
+}
+
+/// `2 Insufficient cpu, 3 Too many pods`. Upstream sorts the finished texts, count first.
+pub fn histogram(reasons: &BTreeMap<Cow<'static, str>, usize>) -> String {
+    let mut texts: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    texts.sort();
+    texts.join(", ")
 }

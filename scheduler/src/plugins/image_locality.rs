@@ -10,26 +10,25 @@ const BYTES_MIN: i64 = 23 * MEBIBYTE;
 /// Per container; more does not count for more (`maxContainerThreshold`).
 const BYTES_MAX_PER_CONTAINER: i64 = 1000 * MEBIBYTE;
 
-/// The pod's images with how many nodes have each.
+/// The pod's images with the share of nodes that have each.
 pub struct State<'a> {
-    images: Vec<(&'a str, i64)>,
-    nodes: i64,
+    images: Vec<(&'a str, f64)>,
+    bytes_max: i64,
 }
 
 impl<'a> State<'a> {
-    pub fn new(pod: &'a Pod, cluster: &Cluster) -> Self {
-        let having = |image: &String| cluster.nodes().filter(|(n, _)| n.images.contains_key(image)).count() as i64;
-        let images = pod.images.iter().map(|image| (image.as_str(), having(image))).collect();
-        Self { images, nodes: cluster.nodes().count() as i64 }
+    /// `nodes`: how many there are.
+    pub fn new(pod: &'a Pod, cluster: &Cluster, nodes: usize) -> Self {
+        let share = |image: &str| cluster.nodes_with_image(image) as f64 / nodes.max(1) as f64;
+        let images = pod.images.iter().map(|image| (image.as_str(), share(image))).filter(|(_, share)| *share > 0.0);
+        Self { images: images.collect(), bytes_max: BYTES_MAX_PER_CONTAINER * pod.container_count.max(1) }
     }
 }
 
 pub fn score(state: &State<'_>, node: &Node) -> i64 {
     // An image's size is scaled by the share of nodes that have it, so that one node does not draw every pod.
-    let bytes = |(image, having): &(&str, i64)| {
-        node.images.get(*image).map_or(0, |bytes| bytes.saturating_mul(*having) / state.nodes.max(1))
-    };
+    let bytes =
+        |(image, share): &(&str, f64)| node.images.get(*image).map_or(0, |bytes| (*bytes as f64 * share) as i64);
     let sum: i64 = state.images.iter().map(bytes).sum();
-    let max = BYTES_MAX_PER_CONTAINER * (state.images.len().max(1) as i64);
-    SCORE_MAX * (sum.clamp(BYTES_MIN, max) - BYTES_MIN) / (max - BYTES_MIN)
+    SCORE_MAX * (sum.clamp(BYTES_MIN, state.bytes_max) - BYTES_MIN) / (state.bytes_max - BYTES_MIN)
 }

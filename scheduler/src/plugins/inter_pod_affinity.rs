@@ -1,158 +1,211 @@
 //! InterPodAffinity: pods near to, or away from, other pods; within the topology a label of the node names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::PodAffinityTerm;
+use super::{Plugin, SCORE_MAX, refuse, refuse_for_good};
+use crate::cluster::{Clause, Cluster, NodeCounts, PodQuery, Topology};
+use crate::config::InterPodArgs;
+use crate::node::{NodeInfo, Slot};
+use crate::objects::{Pod, Term};
+use crate::verdict::Verdict;
 
-use super::{Plugin, SCORE_MAX, refuse};
-use crate::cluster::Cluster;
-use crate::node::NodeInfo;
-use crate::objects::{Node, Pod, selects};
-use crate::verdict::Refusal;
+/// Matching pods per domain of a label.
+#[derive(Clone)]
+struct Domains {
+    topology: Arc<Topology>,
+    counts: Vec<i64>,
+}
 
-/// How much a preferred pod weighs whose own required affinity is for the incoming pod
-/// (`DefaultHardPodAffinityWeight`).
-const HARD_AFFINITY_WEIGHT: i64 = 1;
+impl Domains {
+    fn new(key: &str, cluster: &mut Cluster) -> Self {
+        let topology = cluster.topology(key);
+        Self { counts: vec![0; topology.len()], topology }
+    }
 
-/// A value of a topology label: key and value.
-type Topology = (String, String);
+    fn add(&mut self, slot: Slot, amount: i64) {
+        if let Some(domain) = self.topology.domain(slot) {
+            self.counts[domain] += amount;
+        }
+    }
 
-/// Counts per topology, made once per decision by one walk over the pods.
-#[derive(Default)]
+    fn add_all(&mut self, counts: &NodeCounts, weight: i64) {
+        counts.iter().for_each(|(slot, count)| self.add(slot, weight * i64::from(count)));
+    }
+
+    /// Absent where the node has no such label.
+    fn at(&self, slot: Slot) -> Option<i64> {
+        self.topology.domain(slot).map(|domain| self.counts[domain])
+    }
+}
+
+/// Counts per topology, made once per decision.
+#[derive(Clone, Default)]
 pub struct State {
-    /// Per required affinity term: topology key, and how many matching pods each value has.
-    affinity: Vec<(String, BTreeMap<String, usize>)>,
+    /// Per required affinity term: where the pods are that match all of them.
+    affinity: Vec<Domains>,
     /// The pod would satisfy its own affinity terms, which lets the first of a group in.
     matches_itself: bool,
-    /// Topologies that a pod matching the incoming pod's anti-affinity is in.
-    anti_affinity: BTreeSet<Topology>,
-    /// Topologies in which an existing pod's anti-affinity forbids the incoming pod.
-    existing_anti_affinity: BTreeSet<Topology>,
-    /// Preference per topology.
-    preference: BTreeMap<Topology, i64>,
+    /// Per required anti-affinity term: where the pods are that match it.
+    anti_affinity: Vec<Domains>,
+    /// By label: where existing pods' anti-affinity forbids the incoming pod.
+    existing: BTreeMap<String, Domains>,
+    /// Per preferred term: where the pods are that match it.
+    preferred: Vec<Arc<NodeCounts>>,
 }
 
 impl State {
-    pub fn new(pod: &Pod, cluster: &Cluster) -> Self {
+    pub fn new(pod: &Pod, cluster: &mut Cluster) -> Self {
         let mut state = Self::default();
-        let required = required_affinity(pod);
-        state.affinity = required.iter().map(|t| (t.topology_key.clone(), BTreeMap::new())).collect();
-        state.matches_itself = required.iter().all(|t| term_selects(t, pod, pod));
-        let has_own_terms =
-            pod.affinity.as_ref().is_some_and(|a| a.pod_affinity.is_some() || a.pod_anti_affinity.is_some());
-        for (node, info) in cluster.nodes() {
-            // Without terms of its own, only pods with terms can matter; most nodes have none.
-            let others = info.pods.values().filter(|other| has_own_terms || other.affinity.is_some());
-            for other in others {
-                state.count(pod, required, other, node);
+        if let Some(affinity) = &pod.affinity {
+            if !affinity.required.is_empty() {
+                let clauses = affinity.required.iter().map(|t| clause(t, cluster)).collect();
+                let counts = cluster.count(PodQuery { clauses, ignores_deleting: false });
+                state.affinity = affinity.required.iter().map(|t| counted(t, &counts, cluster)).collect();
+                state.matches_itself = affinity.required.iter().all(|t| selects(t, pod, cluster));
             }
+            for term in &affinity.required_anti {
+                let counts = count(term, cluster);
+                state.anti_affinity.push(counted(term, &counts, cluster));
+            }
+            state.preferred = affinity.preferred.iter().map(|w| count(&w.term, cluster)).collect();
+        }
+        let mut forbidden: Vec<(String, Slot)> = Vec::new();
+        for (_, info) in cluster.with_anti_affinity() {
+            for term in info.with_affinity.iter().flat_map(|p| &p.affinity).flat_map(|a| &a.required_anti) {
+                if selects(term, pod, cluster) {
+                    forbidden.push((term.topology_key.clone(), info.slot));
+                }
+            }
+        }
+        // Pods that wait for room may be thought onto a node, with the labels their terms are about.
+        let nominated = cluster.nominated.pods().flat_map(|p| &p.affinity).flat_map(|a| &a.required_anti);
+        let keys: Vec<String> = nominated.map(|term| term.topology_key.clone()).collect();
+        for key in keys {
+            state.existing.entry(key).or_insert_with_key(|key| Domains::new(key, cluster));
+        }
+        for (key, slot) in forbidden {
+            state.existing.entry(key).or_insert_with_key(|key| Domains::new(key, cluster)).add(slot, 1);
         }
         state
     }
 
-    fn count(&mut self, pod: &Pod, required: &[PodAffinityTerm], other: &Pod, node: &Node) {
-        let topology = |key: &str| node.metadata.labels.get(key).map(|value| (key.to_owned(), value.clone()));
-        // Upstream counts a pod for the affinity terms only when it matches all of them.
-        if !required.is_empty() && required.iter().all(|t| term_selects(t, pod, other)) {
-            for (key, counts) in &mut self.affinity {
-                if let Some(value) = node.metadata.labels.get(key) {
-                    *counts.entry(value.clone()).or_default() += 1;
+    /// What would be if `other` came to (1) or left (-1) the node.
+    pub fn update(&mut self, pod: &Pod, other: &Pod, slot: Slot, amount: i64, cluster: &Cluster) {
+        if let Some(affinity) = &pod.affinity {
+            if !affinity.required.is_empty() && affinity.required.iter().all(|t| selects(t, other, cluster)) {
+                self.affinity.iter_mut().for_each(|domains| domains.add(slot, amount));
+            }
+            for (term, domains) in affinity.required_anti.iter().zip(&mut self.anti_affinity) {
+                if selects(term, other, cluster) {
+                    domains.add(slot, amount);
                 }
             }
         }
-        for term in required_anti_affinity(pod).iter().filter(|t| term_selects(t, pod, other)) {
-            self.anti_affinity.extend(topology(&term.topology_key));
-        }
-        for term in required_anti_affinity(other).iter().filter(|t| term_selects(t, other, pod)) {
-            self.existing_anti_affinity.extend(topology(&term.topology_key));
-        }
-        let mut prefer = |term: &PodAffinityTerm, weight: i64| {
-            if let Some(topology) = topology(&term.topology_key) {
-                *self.preference.entry(topology).or_default() += weight;
+        for term in other.affinity.iter().flat_map(|a| &a.required_anti).filter(|t| selects(t, pod, cluster)) {
+            if let Some(domains) = self.existing.get_mut(&term.topology_key) {
+                domains.add(slot, amount);
             }
-        };
-        for (term, weight) in preferred(pod).filter(|(t, _)| term_selects(t, pod, other)) {
-            prefer(term, weight);
-        }
-        for (term, weight) in preferred(other).filter(|(t, _)| term_selects(t, other, pod)) {
-            prefer(term, weight);
-        }
-        for term in required_affinity(other).iter().filter(|t| term_selects(t, other, pod)) {
-            prefer(term, HARD_AFFINITY_WEIGHT);
         }
     }
 }
 
-pub fn filter(state: &State, node: &Node) -> Result<(), Refusal> {
-    let labels = &node.metadata.labels;
-    let present =
-        |topologies: &BTreeSet<Topology>| topologies.iter().any(|(key, value)| labels.get(key) == Some(value));
-    if !satisfies_affinity(state, node) {
-        return refuse(Plugin::InterPodAffinity, "node(s) didn't match pod affinity rules");
+/// Whether `term` selects `pod`, by the names and labels of its namespace.
+fn selects(term: &Term, pod: &Pod, cluster: &Cluster) -> bool {
+    term.selects(pod, |selector| cluster.namespace_matches(&pod.metadata.namespace, selector))
+}
+
+fn clause(term: &Term, cluster: &Cluster) -> Clause {
+    let everywhere = term.namespace_selector.is_empty();
+    let namespaces = (!everywhere).then(|| {
+        let by_label = cluster.namespaces_matching(&term.namespace_selector).cloned();
+        term.namespaces.iter().cloned().chain(by_label).collect()
+    });
+    Clause { namespaces, selector: term.selector.clone() }
+}
+
+fn count(term: &Term, cluster: &mut Cluster) -> Arc<NodeCounts> {
+    let clauses = vec![clause(term, cluster)];
+    cluster.count(PodQuery { clauses, ignores_deleting: false })
+}
+
+fn counted(term: &Term, counts: &NodeCounts, cluster: &mut Cluster) -> Domains {
+    let mut domains = Domains::new(&term.topology_key, cluster);
+    domains.add_all(counts, 1);
+    domains
+}
+
+pub fn filter(state: &State, slot: Slot) -> Verdict {
+    if !satisfies_affinity(state, slot) {
+        return refuse_for_good(Plugin::InterPodAffinity, "node(s) didn't match pod affinity rules");
     }
-    if present(&state.anti_affinity) {
+    let present = |domains: &Domains| domains.at(slot).is_some_and(|count| count > 0);
+    if state.anti_affinity.iter().any(present) {
         return refuse(Plugin::InterPodAffinity, "node(s) didn't match pod anti-affinity rules");
     }
-    if present(&state.existing_anti_affinity) {
+    if state.existing.values().any(present) {
         return refuse(Plugin::InterPodAffinity, "node(s) didn't satisfy existing pods anti-affinity rules");
     }
     Ok(())
 }
 
-fn satisfies_affinity(state: &State, node: &Node) -> bool {
+fn satisfies_affinity(state: &State, slot: Slot) -> bool {
     let mut all_counted = true;
-    for (key, counts) in &state.affinity {
-        let Some(value) = node.metadata.labels.get(key) else { return false };
-        all_counted &= counts.contains_key(value);
+    for domains in &state.affinity {
+        // All labels must be there, also for the first pod of a group.
+        let Some(count) = domains.at(slot) else { return false };
+        all_counted &= count > 0;
     }
     // The first pod of a group that wants to be together may go anywhere, or none could ever start.
-    all_counted || (state.matches_itself && state.affinity.iter().all(|(_, counts)| counts.is_empty()))
+    all_counted || (state.matches_itself && state.affinity.iter().all(|d| d.counts.iter().all(|c| *c == 0)))
 }
 
-/// Preferences scaled to 0..=100 between the worst and the best node.
-pub fn scores(state: &State, nodes: &[(&Arc<Node>, &NodeInfo)]) -> Vec<i64> {
-    if state.preference.is_empty() {
+/// Preferences scaled to 0..=100 between the worst and the best node; nothing where there are none.
+pub fn scores(pod: &Pod, state: &State, args: &InterPodArgs, cluster: &Cluster, nodes: &[&NodeInfo]) -> Vec<i64> {
+    let preferred = pod.affinity.as_ref().map(|a| a.preferred.as_slice()).unwrap_or_default();
+    if args.ignore_preferred_terms_of_existing_pods && preferred.is_empty() {
         return vec![0; nodes.len()];
     }
-    let sum = |node: &Node| -> i64 {
-        let here = state.preference.iter().filter(|((key, value), _)| node.metadata.labels.get(key) == Some(value));
-        here.map(|(_, weight)| weight).sum()
+    let mut by_key: BTreeMap<String, BTreeMap<String, i64>> = BTreeMap::new();
+    let mut prefer = |term: &Term, info: &NodeInfo, weight: i64| {
+        let value = info.node.as_ref().and_then(|n| n.metadata.labels.get(&term.topology_key));
+        if let Some(value) = value {
+            let values = by_key.entry(term.topology_key.clone()).or_default();
+            *values.entry(value.clone()).or_default() += weight;
+        }
     };
-    let sums: Vec<i64> = nodes.iter().map(|(node, _)| sum(node)).collect();
+    for (weighted, counts) in preferred.iter().zip(&state.preferred) {
+        for (slot, count) in counts.iter() {
+            prefer(&weighted.term, cluster.info(slot), weighted.weight * i64::from(count));
+        }
+    }
+    for (_, info) in cluster.with_affinity() {
+        for theirs in info.with_affinity.iter().filter_map(|p| p.affinity.as_ref()) {
+            if args.hard_pod_affinity_weight > 0 {
+                for term in theirs.required.iter().filter(|t| selects(t, pod, cluster)) {
+                    prefer(term, info, args.hard_pod_affinity_weight);
+                }
+            }
+            for weighted in theirs.preferred.iter().filter(|w| selects(&w.term, pod, cluster)) {
+                prefer(&weighted.term, info, weighted.weight);
+            }
+        }
+    }
+    if by_key.is_empty() {
+        return vec![0; nodes.len()];
+    }
+    let sum = |info: &&NodeInfo| -> i64 {
+        let labels = info.node.as_ref().map(|n| &n.metadata.labels);
+        let at = |(key, values): (&String, &BTreeMap<String, i64>)| values.get(labels?.get(key)?).copied();
+        by_key.iter().filter_map(at).sum()
+    };
+    scaled(nodes.iter().map(sum).collect())
+}
+
+fn scaled(sums: Vec<i64>) -> Vec<i64> {
     let min = sums.iter().copied().min().unwrap_or_default();
-    let max = sums.iter().copied().max().unwrap_or_default();
-    sums.into_iter().map(|s| if max == min { 0 } else { SCORE_MAX * (s - min) / (max - min) }).collect()
-}
-
-/// Whether `term`, of `owner`, selects `pod`. Without namespaces it means the owner's own.
-fn term_selects(term: &PodAffinityTerm, owner: &Pod, pod: &Pod) -> bool {
-    let names = term.namespaces.as_deref().unwrap_or_default();
-    // An empty namespace selector selects all namespaces. One with requirements would need the namespaces' labels,
-    // which are not held here: it selects none.
-    let all =
-        term.namespace_selector.as_ref().is_some_and(|s| s.match_labels.is_none() && s.match_expressions.is_none());
-    let namespace = &pod.metadata.namespace;
-    let own = names.is_empty() && term.namespace_selector.is_none() && *namespace == owner.metadata.namespace;
-    (all || own || names.contains(namespace)) && selects(term.label_selector.as_ref(), &pod.metadata.labels)
-}
-
-fn required_affinity(pod: &Pod) -> &[PodAffinityTerm] {
-    let affinity = pod.affinity.as_ref().and_then(|a| a.pod_affinity.as_ref());
-    affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_deref()).unwrap_or_default()
-}
-
-fn required_anti_affinity(pod: &Pod) -> &[PodAffinityTerm] {
-    let affinity = pod.affinity.as_ref().and_then(|a| a.pod_anti_affinity.as_ref());
-    affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_deref()).unwrap_or_default()
-}
-
-/// Preferred terms with their weights; those of anti-affinity count against.
-fn preferred(pod: &Pod) -> impl Iterator<Item = (&PodAffinityTerm, i64)> {
-    let near = pod.affinity.as_ref().and_then(|a| a.pod_affinity.as_ref());
-    let near = near.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_deref()).unwrap_or_default();
-    let away = pod.affinity.as_ref().and_then(|a| a.pod_anti_affinity.as_ref());
-    let away = away.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_deref()).unwrap_or_default();
-    let near = near.iter().map(|w| (&w.pod_affinity_term, i64::from(w.weight)));
-    near.chain(away.iter().map(|w| (&w.pod_affinity_term, -i64::from(w.weight))))
+    let range = sums.iter().copied().max().unwrap_or_default() - min;
+    // In floating point as upstream, whose rounding decides between neighbours.
+    let scale = |sum: i64| if range > 0 { (SCORE_MAX as f64 * ((sum - min) as f64 / range as f64)) as i64 } else { 0 };
+    sums.into_iter().map(scale).collect()
 }

@@ -1,22 +1,17 @@
 //! NodeUnschedulable: cordoned nodes take only pods that tolerate it.
 
-use k8s_openapi::api::core::v1::Taint;
+use api::placement::Taint;
 
-use super::{Plugin, refuse, taint_toleration};
+use super::{Plugin, refuse_for_good, taint_toleration};
 use crate::objects::{Node, Pod};
-use crate::verdict::Refusal;
+use crate::verdict::Verdict;
 
-pub fn unschedulable(pod: &Pod, node: &Node) -> Result<(), Refusal> {
-    if !node.unschedulable {
-        return Ok(());
+/// The taint a cordoned node has (`v1.TaintNodeUnschedulable`).
+const TAINT: Taint<'_> = Taint { key: "node.kubernetes.io/unschedulable", value: "", effect: "NoSchedule" };
+
+pub fn unschedulable(pod: &Pod, node: &Node) -> Verdict {
+    if node.unschedulable && !pod.tolerations.iter().any(|t| taint_toleration::view(t).tolerates(&TAINT)) {
+        return refuse_for_good(Plugin::NodeUnschedulable, "node(s) were unschedulable");
     }
-    let taint = Taint {
-        key: "node.kubernetes.io/unschedulable".to_owned(),
-        effect: "NoSchedule".to_owned(),
-        ..Taint::default()
-    };
-    if pod.tolerations.iter().any(|t| taint_toleration::tolerates(t, &taint)) {
-        return Ok(());
-    }
-    refuse(Plugin::NodeUnschedulable, "node(s) were unschedulable")
+    Ok(())
 }

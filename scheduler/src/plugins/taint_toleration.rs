@@ -3,18 +3,21 @@
 use api::placement;
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
-use super::{Plugin, refuse};
+use super::{Plugin, refuse_for_good};
 use crate::objects::{Node, Pod};
-use crate::verdict::Refusal;
+use crate::verdict::Verdict;
 
-pub fn filter(pod: &Pod, node: &Node) -> Result<(), Refusal> {
-    let refusing = node.taints.iter().filter(|t| t.effect != "PreferNoSchedule");
-    for taint in refusing {
-        if !pod.tolerations.iter().any(|t| tolerates(t, taint)) {
-            return refuse(Plugin::TaintToleration, "node(s) had untolerated taint(s)");
-        }
+pub fn filter(pod: &Pod, node: &Node) -> Verdict {
+    if tolerates_all(pod, node) {
+        return Ok(());
     }
-    Ok(())
+    refuse_for_good(Plugin::TaintToleration, "node(s) had untolerated taint(s)")
+}
+
+/// Whether the pod tolerates every taint that would keep it away.
+pub fn tolerates_all(pod: &Pod, node: &Node) -> bool {
+    let mut refusing = node.taints.iter().filter(|t| t.effect != "PreferNoSchedule");
+    refusing.all(|taint| pod.tolerations.iter().any(|t| tolerates(t, taint)))
 }
 
 /// How many PreferNoSchedule taints the pod does not tolerate.
@@ -24,13 +27,16 @@ pub fn intolerable(pod: &Pod, node: &Node) -> i64 {
 }
 
 /// `Toleration.ToleratesTaint`.
-pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let toleration = placement::Toleration {
+fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let value = taint.value.as_deref().unwrap_or_default();
+    view(toleration).tolerates(&placement::Taint { key: &taint.key, value, effect: &taint.effect })
+}
+
+pub fn view(toleration: &Toleration) -> placement::Toleration<'_> {
+    placement::Toleration {
         key: toleration.key.as_deref().unwrap_or_default(),
         operator: toleration.operator.as_deref().unwrap_or_default(),
         value: toleration.value.as_deref().unwrap_or_default(),
         effect: toleration.effect.as_deref().unwrap_or_default(),
-    };
-    let value = taint.value.as_deref().unwrap_or_default();
-    toleration.tolerates(&placement::Taint { key: &taint.key, value, effect: &taint.effect })
+    }
 }

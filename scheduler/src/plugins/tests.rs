@@ -6,6 +6,7 @@ use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
+use crate::config::Config;
 use crate::cycle::schedule;
 use crate::objects::{Node, Pod};
 
@@ -51,9 +52,10 @@ fn check(nodes: &[Value], running: &[Value], pod: Value, expected: Expect) {
         cluster.set_pod(&Arc::new(running));
     }
     let pod: Pod = serde_json::from_value(pod).expect("a Pod");
-    let answer = match schedule(&pod, &cluster, 0) {
-        Ok(node) => node.metadata.name.clone(),
-        Err(error) => error.to_string(),
+    let config = Config::default();
+    let answer = match schedule(&pod, &config, &config.profiles[0], &mut cluster, &mut 0, 0) {
+        Ok(choice) => choice.node.metadata.name.clone(),
+        Err(failure) => failure.error.to_string(),
     };
     expected.assert_eq(&answer);
 }
@@ -180,7 +182,7 @@ fn pods_of_one_controller_spread_by_default() {
     let owned = |name: &str, node: &str| {
         let mut pod = pod(name, json!({ "nodeName": node }));
         pod["metadata"]["ownerReferences"] =
-            json!([{ "kind": "ReplicaSet", "name": "rs", "uid": "rs", "controller": true }]);
+            json!([{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "rs", "uid": "rs", "controller": true }]);
         pod
     };
     // The node with the sibling is a little emptier, which spreading outweighs.
@@ -188,4 +190,73 @@ fn pods_of_one_controller_spread_by_default() {
     let mut other = pod("o", json!({ "nodeName": "b" }));
     other["metadata"]["ownerReferences"] = json!([]);
     check(&nodes, &[owned("s", "a"), other], owned("p", ""), expect!["b"]);
+}
+
+#[test]
+fn names_in_match_fields_keep_others_from_being_looked_at() {
+    let nodes = [node("a", json!({})), node("b", json!({})), node("c", json!({ "spec": { "unschedulable": true } }))];
+    let named = |names: &[&str]| {
+        json!({ "affinity": { "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": [
+            { "matchFields": [{ "key": "metadata.name", "operator": "In", "values": names }] }] } } } })
+    };
+    check(&nodes, &[], pod("p", named(&["b"])), expect!["b"]);
+    // `findNodesThatFitPod`: the absent nodes' status.
+    check(
+        &nodes,
+        &[],
+        pod("p", named(&["c"])),
+        expect![
+            "0/3 nodes are available: 1 node(s) were unschedulable, 2 node(s) didn't satisfy plugin(s) [NodeAffinity]."
+        ],
+    );
+    check(
+        &nodes,
+        &[],
+        pod("p", named(&["nowhere"])),
+        expect!["0/3 nodes are available: 3 node(s) didn't satisfy plugin(s) [NodeAffinity]."],
+    );
+}
+
+#[test]
+fn spread_counts_domains_that_are_missing() {
+    let zone = |name: &str, zone: &str| node(name, json!({ "metadata": { "labels": { "zone": zone } } }));
+    let spread = |min: i32, policy: &str| {
+        json!({ "nodeSelector": { "kubernetes.io/os": "linux" }, "topologySpreadConstraints": [{ "maxSkew": 1,
+            "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "minDomains": min,
+            "nodeAffinityPolicy": policy, "labelSelector": { "matchLabels": { "app": "web" } } }] })
+    };
+    let linux = |mut node: Value| {
+        node["metadata"]["labels"]["kubernetes.io/os"] = "linux".into();
+        node
+    };
+    let nodes = [linux(zone("a", "1")), linux(zone("b", "2")), zone("c", "3")];
+    let one_each = [pod("r", json!({ "nodeName": "a" })), pod("s", json!({ "nodeName": "b" }))];
+    // Zone 3 has no node for the pod: by default it does not take part, and both others are level.
+    check(&nodes, &one_each, pod("p", spread(1, "Honor")), expect!["a"]);
+    let refused = expect![
+        "0/3 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 2 node(s) didn't match pod topology spread constraints."
+    ];
+    check(&nodes, &one_each, pod("p", spread(1, "Ignore")), refused);
+    // Three domains are asked for and two take part: the least is none.
+    let refused = expect![
+        "0/3 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 2 node(s) didn't match pod topology spread constraints."
+    ];
+    check(&nodes, &one_each, pod("p", spread(3, "Honor")), refused);
+}
+
+#[test]
+fn a_pod_of_the_next_revision_is_spread_by_itself() {
+    let spread = json!({ "topologySpreadConstraints": [{ "maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "DoNotSchedule", "matchLabelKeys": ["hash"],
+        "labelSelector": { "matchLabels": { "app": "web" } } }] });
+    let roomy = json!({ "status": { "allocatable": { "cpu": "64", "memory": "64Gi" } } });
+    let nodes = [node("a", roomy), node("b", json!({}))];
+    let labelled = |name: &str, hash: &str, spec: Value| {
+        let mut pod = pod(name, spec);
+        pod["metadata"]["labels"]["hash"] = hash.into();
+        pod
+    };
+    let old = [labelled("r", "1", json!({ "nodeName": "a" }))];
+    check(&nodes, &old, labelled("p", "2", spread.clone()), expect!["a"]);
+    check(&nodes, &old, labelled("p", "1", spread), expect!["b"]);
 }
