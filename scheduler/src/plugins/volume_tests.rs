@@ -110,7 +110,13 @@ fn the_smallest_volume_the_node_reaches_is_taken() {
 fn volumes_that_will_not_do_are_passed_over() {
     let mut cluster = cluster();
     claim(&mut cluster, "data", "1Gi", json!({ "spec": { "selector": { "matchLabels": { "disk": "ssd" } } } }));
-    volume(&mut cluster, "taken", "1Gi", "a", json!({ "spec": { "claimRef": { "namespace": "default", "name": "other" } } }));
+    volume(
+        &mut cluster,
+        "taken",
+        "1Gi",
+        "a",
+        json!({ "spec": { "claimRef": { "namespace": "default", "name": "other" } } }),
+    );
     volume(&mut cluster, "block", "1Gi", "a", json!({ "spec": { "volumeMode": "Block" } }));
     volume(&mut cluster, "hdd", "1Gi", "a", json!({ "metadata": { "labels": { "disk": "hdd" } } }));
     let refused = expect!["0/2 nodes are available: 2 node(s) didn't find available persistent volumes to bind."];
@@ -120,11 +126,7 @@ fn volumes_that_will_not_do_are_passed_over() {
     let reserved = json!({ "spec": { "claimRef": { "namespace": "default", "name": "data", "uid": "data" } } });
     volume(&mut cluster, "mine", "5Gi", "a", reserved);
     // The one that is reserved for the claim, though it is larger; its node is the only one.
-    check(
-        &mut cluster,
-        &["data"],
-        expect!["a data=mine"],
-    );
+    check(&mut cluster, &["data"], expect!["a data=mine"]);
 }
 
 #[test]
@@ -172,7 +174,13 @@ fn bound_volumes_hold_the_pod() {
     volume(&mut cluster, "v", "1Gi", "b", json!({}));
     claim(&mut cluster, "data", "1Gi", bound_to("v"));
     check(&mut cluster, &["data"], expect!["b"]);
-    volume(&mut cluster, "z", "1Gi", "", json!({ "metadata": { "labels": { "topology.kubernetes.io/zone": "1__3" } } }));
+    volume(
+        &mut cluster,
+        "z",
+        "1Gi",
+        "",
+        json!({ "metadata": { "labels": { "topology.kubernetes.io/zone": "1__3" } } }),
+    );
     claim(&mut cluster, "zoned", "1Gi", bound_to("z"));
     check(&mut cluster, &["zoned"], expect!["a"]);
     let refused = expect![
