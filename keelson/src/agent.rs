@@ -55,10 +55,11 @@ pub async fn run(settings: AgentSettings) -> Result<()> {
 
     let mut parts = Parts::default();
     let cluster = Cluster {
-        pod_cidr: settings.pod_cidr.clone(),
+        pod_cidrs: std::iter::once(&settings.pod_cidr).chain(&settings.second_pod_cidr).cloned().collect(),
         domain: settings.cluster_domain.clone(),
         dns: settings.cluster_dns,
         names: settings.dns.clone(),
+        node_ports: settings.node_port_addresses.clone(),
     };
     let clients = NodeClients { node: client.clone(), proxy: client };
     node::start_parts(&cluster, &clients, options, &settings.data_dir, &mut parts)?;

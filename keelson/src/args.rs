@@ -198,6 +198,15 @@ pub struct Server {
     #[arg(long, value_name = "CIDR[,CIDR]", env = "KEELSON_POD_CIDR")]
     pub pod_cidr: Option<String>,
 
+    /// Addresses of this node that answer on node ports, as ranges [default: all of its addresses]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', env = "KEELSON_NODE_PORT_ADDRESSES")]
+    pub node_port_addresses: Option<Vec<String>>,
+
+    /// Addresses that Services of type LoadBalancer get, as ranges or `FIRST-LAST`; routing them to the nodes is the
+    /// network's part. `none` leaves such Services to another controller [default: the addresses of the nodes]
+    #[arg(long, value_name = "RANGE", value_delimiter = ',', env = "KEELSON_LOAD_BALANCER_ADDRESSES")]
+    pub load_balancer_addresses: Option<Vec<String>>,
+
     /// Domain that names of Services and pods end with [default: cluster.local]
     #[arg(long, value_name = "DOMAIN", env = "KEELSON_CLUSTER_DOMAIN")]
     pub cluster_domain: Option<String>,
@@ -276,6 +285,10 @@ pub struct Agent {
     /// Range of pod addresses of the cluster, as its servers have it [default: 10.244.0.0/16]
     #[arg(long, value_name = "CIDR", env = "KEELSON_POD_CIDR")]
     pub pod_cidr: Option<String>,
+
+    /// Addresses of this node that answer on node ports, as ranges [default: all of its addresses]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', env = "KEELSON_NODE_PORT_ADDRESSES")]
+    pub node_port_addresses: Option<Vec<String>>,
 
     /// DNS domain of the cluster, as its servers have it [default: cluster.local]
     #[arg(long, value_name = "DOMAIN", env = "KEELSON_CLUSTER_DOMAIN")]

@@ -74,6 +74,8 @@ pub struct Settings {
     pub pod_cidr: String,
     /// Of pods' IPv6 addresses, where they have any.
     pub second_pod_cidr: Option<String>,
+    pub node_port_addresses: Vec<service_proxy::Range>,
+    pub load_balancer_addresses: reconciler::controllers::loadbalancer::Pool,
     pub cluster_domain: String,
     /// `None`: no DNS server is part of the nodes.
     pub cluster_dns: Option<Ipv4Addr>,
@@ -97,6 +99,9 @@ pub struct AgentSettings {
     pub node_labels: Vec<(String, String)>,
     pub taints: Vec<Taint>,
     pub pod_cidr: String,
+    /// Of pods' IPv6 addresses, where they have any.
+    pub second_pod_cidr: Option<String>,
+    pub node_port_addresses: Vec<service_proxy::Range>,
     pub cluster_domain: String,
     pub cluster_dns: Option<Ipv4Addr>,
     pub dns: Dns,
@@ -205,6 +210,8 @@ pub fn merge(over: Server, under: Server) -> Server {
         eviction: over.eviction.over(under.eviction),
         service_cidr: over.service_cidr.or(under.service_cidr),
         pod_cidr: over.pod_cidr.or(under.pod_cidr),
+        node_port_addresses: over.node_port_addresses.or(under.node_port_addresses),
+        load_balancer_addresses: over.load_balancer_addresses.or(under.load_balancer_addresses),
         cluster_domain: over.cluster_domain.or(under.cluster_domain),
         cluster_dns: over.cluster_dns.or(under.cluster_dns),
         dns: over.dns.over(under.dns),
@@ -233,6 +240,7 @@ pub fn merge_agent(over: Agent, under: Agent) -> Agent {
         node_labels: over.node_labels.or(under.node_labels),
         register_with_taints: over.register_with_taints.or(under.register_with_taints),
         pod_cidr: over.pod_cidr.or(under.pod_cidr),
+        node_port_addresses: over.node_port_addresses.or(under.node_port_addresses),
         cluster_domain: over.cluster_domain.or(under.cluster_domain),
         cluster_dns: over.cluster_dns.or(under.cluster_dns),
         dns: over.dns.over(under.dns),
@@ -252,7 +260,7 @@ pub fn resolve_agent(given: Agent) -> Result<AgentSettings> {
     }
     let labels = given.node_labels.unwrap_or_default();
     let taints = given.register_with_taints.unwrap_or_default();
-    let (pod_cidr, _) = pod_cidrs(given.pod_cidr.as_deref())?;
+    let (pod_cidr, second_pod_cidr) = pod_cidrs(given.pod_cidr.as_deref())?;
     Ok(AgentSettings {
         servers,
         token: given.token,
@@ -267,6 +275,8 @@ pub fn resolve_agent(given: Agent) -> Result<AgentSettings> {
         node_labels: labels.iter().map(|text| label(text)).collect::<Result<_>>()?,
         taints: taints.iter().map(|text| taint(text)).collect::<Result<_>>()?,
         pod_cidr: pod_cidr.to_string(),
+        second_pod_cidr,
+        node_port_addresses: node_port_addresses(&given.node_port_addresses.unwrap_or_default())?,
         cluster_domain: cluster_domain(given.cluster_domain.as_deref().unwrap_or("cluster.local"))?,
         cluster_dns: match given.cluster_dns.as_deref() {
             None => Some(DEFAULT_CLUSTER_DNS),
@@ -378,9 +388,19 @@ pub fn resolve(given: Server) -> Result<Settings> {
         pod_cidr: pod_cidr.to_string(),
         second_pod_cidr,
         dns: given.dns,
+        node_port_addresses: node_port_addresses(&given.node_port_addresses.unwrap_or_default())?,
+        load_balancer_addresses: given.load_balancer_addresses.as_deref().unwrap_or_default().try_into()?,
         log: given.log.unwrap_or_else(|| "info".to_owned()),
         data_dir,
     })
+}
+
+fn node_port_addresses(given: &[String]) -> Result<Vec<service_proxy::Range>> {
+    let range = |text: &String| {
+        service_proxy::Range::parse(text)
+            .with_context(|| format!("--node-port-addresses {text:?} is no range such as 192.0.2.0/24"))
+    };
+    given.iter().map(range).collect()
 }
 
 fn resolve_store(

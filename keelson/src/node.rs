@@ -47,10 +47,11 @@ pub fn start(
         options.client_ca = Some(pki.join("ca.crt"));
     }
     let cluster = Cluster {
-        pod_cidr: settings.pod_cidr.clone(),
+        pod_cidrs: std::iter::once(&settings.pod_cidr).chain(&settings.second_pod_cidr).cloned().collect(),
         domain: settings.cluster_domain.clone(),
         dns: settings.cluster_dns,
         names: settings.dns.clone(),
+        node_ports: settings.node_port_addresses.clone(),
     };
     let clients = NodeClients {
         node: clients.client(&format!("system:node:{name}"), &["system:nodes"], "agent"),
@@ -61,10 +62,13 @@ pub fn start(
 
 /// What the parts of a node must know of the cluster as a whole.
 pub struct Cluster {
-    pub pod_cidr: String,
+    /// Of both families, where pods have two.
+    pub pod_cidrs: Vec<String>,
     pub domain: String,
     pub dns: Option<Ipv4Addr>,
     pub names: Dns,
+    /// Addresses of nodes that answer on node ports; all when there are none.
+    pub node_ports: Vec<service_proxy::Range>,
 }
 
 /// How the parts of a node reach the API server. A node that joined is one user in both.
@@ -101,8 +105,11 @@ pub fn start_parts(
     parts.spawn("agent", async move { Ok(agent::run(client, options, stop).await?) });
     let (client, stop) = (clients.proxy.clone(), parts.stop.clone());
     parts.spawn("pod network", async move { Ok(agent::network::run(client, network, stop).await?) });
-    let node = service_proxy::Node { name, dns };
-    let options = service_proxy::Options { node, table: table(data_dir, &cluster.pod_cidr) };
+    let options = service_proxy::Options {
+        node_name: name,
+        dns,
+        table: table(data_dir, &cluster.pod_cidrs, &cluster.node_ports),
+    };
     let (client, stop) = (clients.proxy.clone(), parts.stop.clone());
     parts.spawn("service proxy", async move { Ok(service_proxy::run(client, options, stop).await?) });
     Ok(())
@@ -145,8 +152,15 @@ fn start_dns(
     Ok(Some(bound))
 }
 
-fn table(data_dir: &Path, pod_cidr: &str) -> service_proxy::ruleset::Table {
-    service_proxy::ruleset::Table { name: Instance::of(data_dir).nftables_table(), pod_cidr: pod_cidr.to_owned() }
+/// `pod_cidrs` may be empty, where only the table's name counts.
+fn table(data_dir: &Path, pod_cidrs: &[String], node_ports: &[service_proxy::Range]) -> service_proxy::Fixed {
+    service_proxy::Fixed {
+        name: Instance::of(data_dir).nftables_table(),
+        pods: pod_cidrs.iter().filter_map(|range| service_proxy::Range::parse(range)).collect(),
+        masquerades_egress: true,
+        node_port_ranges: node_ports.to_vec(),
+        localhost_node_ports: true,
+    }
 }
 
 pub fn agent_options(name: &str, data_dir: &Path, containerd_address: &Path) -> agent::Options {
@@ -202,6 +216,6 @@ pub async fn cleanup(node: args::Node) -> Result<()> {
     let dns = Instance::of(&data_dir).dns_address();
     agent::network::host_address::remove(dns.into()).with_context(|| format!("take {dns} from this host"))?;
     network_policy::cleanup(&Instance::of(&data_dir).policy_table()).context("remove this node's network policies")?;
-    service_proxy::cleanup(&table(&data_dir, "")).await.context("remove this node's Services")?;
+    service_proxy::cleanup(&table(&data_dir, &[], &[])).context("remove this node's Services")?;
     Ok(())
 }

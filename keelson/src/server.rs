@@ -83,6 +83,7 @@ fn start_components(
             leader_identity: settings.elects_leaders().then(|| settings.identity()),
             cluster_cidrs: std::iter::once(&settings.pod_cidr).chain(&settings.second_pod_cidr).cloned().collect(),
             cluster_dns: settings.cluster_dns.map(|address| address.to_string()),
+            load_balancer_addresses: settings.load_balancer_addresses.clone(),
             signer: control_plane.map(|c| c.signer()),
             root_ca: control_plane.map(|c| c.root_ca.clone()).or_else(|| clients.root_ca()),
             metrics,

@@ -83,6 +83,8 @@ pub enum Header {
 /// What is known of a packet besides its bytes (`enum nft_meta_keys`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meta {
+    /// For queues, a number of 32 bits. A router gives each packet it forwards another one.
+    Priority = 2,
     Mark = 3,
     /// Indexes of interfaces.
     InInterface = 4,
@@ -106,6 +108,14 @@ pub enum Ct {
     /// Bits: [`Ct::DNAT`] and its like.
     Status = 2,
     Mark = 3,
+}
+
+/// What the first packet of the connection looked like (`enum nft_ct_keys`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Original {
+    DestinationPort = 12,
+    DestinationIpv4 = 20,
+    DestinationIpv6 = 22,
 }
 
 impl Ct {
@@ -158,6 +168,22 @@ pub enum Reject {
     AdminProhibited,
 }
 
+impl Reject {
+    /// Type and code. A table of one family must say it in that family's own codes: the kernel drops what is said in
+    /// those for both, and sends nothing.
+    fn numbers(self, family: Family) -> (u32, u8) {
+        match (self, family) {
+            (Self::TcpReset, _) => (1, 0),
+            (Self::PortUnreachable, Family::Ip) => (0, 3),
+            (Self::PortUnreachable, Family::Ip6) => (0, 4),
+            (Self::PortUnreachable, _) => (2, 1),
+            (Self::AdminProhibited, Family::Ip) => (0, 13),
+            (Self::AdminProhibited, Family::Ip6) => (0, 1),
+            (Self::AdminProhibited, _) => (2, 3),
+        }
+    }
+}
+
 /// One expression. `to` is the first register it fills, `from` the first one it reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expr {
@@ -177,6 +203,10 @@ pub enum Expr {
     },
     Ct {
         key: Ct,
+        to: Register,
+    },
+    CtOriginal {
+        key: Original,
         to: Register,
     },
     /// Matches, or ends the rule.
@@ -230,7 +260,8 @@ pub enum Expr {
     },
     /// With source ports at random.
     Masquerade,
-    Reject(Reject),
+    /// In the table's family.
+    Reject(Family, Reject),
     /// The kind of address it is to this host (`RTN_LOCAL` is 2), a number.
     FibType {
         of: FibOf,
@@ -255,7 +286,7 @@ impl Expr {
         match self {
             Self::Payload { .. } => "payload",
             Self::Meta { .. } | Self::SetMeta { .. } => "meta",
-            Self::Ct { .. } => "ct",
+            Self::Ct { .. } | Self::CtOriginal { .. } => "ct",
             Self::Compare { .. } => "cmp",
             Self::Bitwise { .. } => "bitwise",
             Self::Lookup { .. } | Self::VerdictMap { .. } => "lookup",
@@ -264,7 +295,7 @@ impl Expr {
             Self::Dynset { .. } => "dynset",
             Self::Nat { .. } => "nat",
             Self::Masquerade => "masq",
-            Self::Reject(_) => "reject",
+            Self::Reject(..) => "reject",
             Self::FibType { .. } => "fib",
             Self::Counter => "counter",
         }
@@ -292,6 +323,10 @@ impl Expr {
             Self::Meta { key, to } => numbers(out, &[(1, to.number()), (2, *key as u32)]),
             Self::SetMeta { key, from } => numbers(out, &[(2, *key as u32), (3, from.number())]),
             Self::Ct { key, to } => numbers(out, &[(1, to.number()), (2, *key as u32)]),
+            Self::CtOriginal { key, to } => {
+                numbers(out, &[(1, to.number()), (2, *key as u32)]);
+                out.bytes(3, &[0]);
+            }
             Self::Compare { op, from, value } => {
                 numbers(out, &[(1, from.number()), (2, *op as u32)]);
                 out.nested(3, |out| out.bytes(DATA_VALUE, value));
@@ -341,12 +376,8 @@ impl Expr {
                 }
             }
             Self::Masquerade => out.number(1, RANDOM_PORTS),
-            Self::Reject(kind) => {
-                let (kind, code) = match kind {
-                    Reject::PortUnreachable => (2, 1),
-                    Reject::TcpReset => (1, 0),
-                    Reject::AdminProhibited => (2, 3),
-                };
+            Self::Reject(family, kind) => {
+                let (kind, code) = kind.numbers(*family);
                 out.number(1, kind);
                 out.bytes(2, &[code]);
             }

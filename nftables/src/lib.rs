@@ -28,6 +28,10 @@
 //! takes whole registers of four bytes. A rule must fill a register before it reads it; nothing is handed from one rule
 //! to the next (newer kernels refuse such rules).
 //!
+//! `nft` (at least up to 1.0.6) ends with a failed assertion when it lists a rule whose key has a part that is what
+//! another lookup gave. Such a rule works, but nobody could list the ruleset any more; what a map gives goes through the
+//! packet's mark or priority instead.
+//!
 //! What costs more than it seems, in the kernel: each element that is added to a map is checked against every rule that
 //! looks into it, so few rules should; an element with a jump makes the kernel walk all verdict maps of the table, so
 //! maps that change often hold data rather than jumps; and a rule bound to a map makes it walk the map once.
@@ -52,7 +56,7 @@ pub use dump::{FoundChain, FoundRule, FoundSet, FoundTable};
 pub use element::{Data, Element, Value};
 pub use error::Error;
 pub use expression::{
-    Compare, Ct, DynsetOp, Expr, FibOf, Header, Meta, Nat, Register, Reject, Verdict, destination_address,
+    Compare, Ct, DynsetOp, Expr, FibOf, Header, Meta, Nat, Original, Register, Reject, Verdict, destination_address,
     destination_port, equals, in_range, is_new, l4proto, set_mark_bits, source_address, source_port,
 };
 pub use kernel::Family;

@@ -41,6 +41,8 @@ pub struct Options {
     pub root_ca: Option<String>,
     /// Address of the Service `kube-system/kube-dns`, kept by a controller. `None`: the cluster brings its own DNS.
     pub cluster_dns: Option<String>,
+    /// Where Services of type LoadBalancer get their addresses from.
+    pub load_balancer_addresses: controllers::loadbalancer::Pool,
     /// Signs approved certificate requests; `None` leaves that to somebody else.
     pub signer: Option<Arc<dyn controllers::certificates::Signer>>,
     /// Where queue metrics are kept; register it with the process's registry.
@@ -118,6 +120,10 @@ pub fn controllers(client: &Client, caches: &Caches, options: &Options) -> Vec<A
     }
     if !options.cluster_cidrs.is_empty() {
         all.push(Arc::new(controllers::nodeipam::NodeIpam::new(caches, &options.cluster_cidrs)));
+    }
+    if options.load_balancer_addresses != controllers::loadbalancer::Pool::None {
+        let pool = options.load_balancer_addresses.clone();
+        all.push(Arc::new(controllers::loadbalancer::LoadBalancers::new(caches, pool)));
     }
     if let Some(root_ca) = options.root_ca.clone() {
         all.push(Arc::new(controllers::serviceaccount::RootCaPublisher::new(caches, root_ca)));

@@ -1,345 +1,188 @@
-//! From Services and EndpointSlices to one ruleset: pure, so that every rule has a reason that a test can show.
-//! The choice of endpoints follows upstream's `proxy.CategorizeEndpoints`.
+//! From one Service and its EndpointSlices to what this node does for it: pure, so that every entry of the table has a
+//! reason that a test can show. What is decided follows upstream's nftables proxier (`Proxier.syncProxyRules`).
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
-use crate::objects::{Endpoint, EndpointSlice, PROXY_NAME_LABEL, SERVICE_NAME_LABEL, Service, ServicePort};
-use crate::ruleset::{Ruleset, mark_for_masquerade};
+use crate::endpoints::{Backend, Place, Usable, usable};
+use crate::objects::{EndpointSlice, Service, ServicePort};
+use crate::range::Range;
 
-/// Most endpoints of one Service port that take part; the rest is left out, so that one rule stays bounded.
-const ENDPOINTS_MAX: usize = 5_000;
+/// Most endpoints of one Service port that take part; the rest is left out. It is what a [`crate::table::Way`] holds.
+const ENDPOINTS_MAX: usize = crate::table::Way::COUNT_MAX as usize;
 /// The Service that stands for cluster DNS.
 const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
 
-/// One backend of one Service port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Backend {
-    address: Ipv4Addr,
-    port: u16,
-}
-
-/// Backends of a Service port by who may use them.
-#[derive(Default)]
-struct Backends {
-    cluster: BTreeSet<Backend>,
-    local: BTreeSet<Backend>,
-}
-
 /// What a node has of its own.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Node {
-    pub name: String,
+    pub place: Place,
     /// This node's DNS server: behind the DNS Service as long as that has no endpoints.
     pub dns: Option<SocketAddrV4>,
+    /// Addresses of this node, for source ranges that include them.
+    pub addresses: Vec<IpAddr>,
 }
 
-/// The ruleset that `node` should have.
-pub fn plan<'a>(
-    services: impl IntoIterator<Item = &'a Service>,
-    slices: impl IntoIterator<Item = &'a EndpointSlice>,
-    node: &Node,
-) -> Ruleset {
-    let mut by_service: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
-    for slice in slices {
-        let Some(service) = slice.metadata.labels.get(SERVICE_NAME_LABEL) else { continue };
-        if slice.address_type != "IPv4" {
-            continue;
-        }
-        by_service.entry((&slice.metadata.namespace, service)).or_default().push(slice);
-    }
-    let mut ruleset = Ruleset::default();
-    for service in services {
-        if service.spec.kind == "ExternalName" || service.metadata.labels.contains_key(PROXY_NAME_LABEL) {
-            continue;
-        }
-        // Headless Services have `None`; IPv6 addresses belong to another table.
-        let Ok(cluster_ip) = service.spec.cluster_ip.parse::<Ipv4Addr>() else { continue };
-        let (namespace, name) = (service.metadata.namespace.as_str(), service.metadata.name.as_str());
-        let slices = by_service.get(&(namespace, name)).map(Vec::as_slice).unwrap_or_default();
-        for port in &service.spec.ports {
-            let mut backends = backends(slices, port, &node.name);
-            if backends.cluster.is_empty() && (namespace, name) == DNS_SERVICE {
-                let own = node.dns.map(|dns| Backend { address: *dns.ip(), port: dns.port() });
-                backends = Backends { cluster: own.into_iter().collect(), local: own.into_iter().collect() };
-            }
-            let id = format!("{namespace}/{name}/{}/{}", protocol(port), port.port);
-            add_port(&mut ruleset, service, cluster_ip, port, &id, &backends);
-        }
-    }
-    ruleset
+/// Where clients send to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Frontend {
+    /// The unspecified address (all zeros): a node port, on the node's own addresses.
+    pub address: IpAddr,
+    pub protocol: u8,
+    pub port: u16,
 }
 
-fn add_port(
-    ruleset: &mut Ruleset,
+/// How traffic to a frontend is treated before an endpoint is picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// A cluster address: masqueraded when it comes from outside the pod network.
+    Internal = 1,
+    /// Masqueraded always, as the endpoint may be on another node.
+    External = 2,
+    /// Keeps the client's address and goes to endpoints on this node. What pods and the node itself send goes to any
+    /// endpoint instead, as if it had left the cluster and come back through a balancer.
+    ExternalLocal = 3,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum List {
+    Cluster,
+    Local,
+}
+
+/// What becomes of new connections that find no endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unserved {
+    /// There is no endpoint anywhere.
+    Refused,
+    /// There is none on this node, and traffic must stay here. Another node may well have one.
+    Dropped,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    pub frontend: Frontend,
+    pub kind: Kind,
+    pub list: List,
+    /// Without endpoints anywhere there is no way in at all.
+    pub is_served: bool,
+    pub unserved: Option<Unserved>,
+    /// Only these sources may use it; anybody when there are none.
+    pub sources: Vec<Range>,
+}
+
+/// What is done for one port of a Service, in one family.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Port {
+    pub protocol: u8,
+    pub port: u16,
+    /// How long a client stays with its endpoint; 0: every connection is on its own.
+    pub affinity_seconds: u32,
+    pub entries: Vec<Entry>,
+    pub endpoints: Usable,
+}
+
+/// What is done for a Service in one family.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub cluster_ip: IpAddr,
+    pub ports: Vec<Port>,
+}
+
+/// `None` when the Service has nothing to do with this family, or with this proxy.
+pub fn plan(service: &Service, slices: &[&EndpointSlice], node: &Node, ipv6: bool) -> Option<Plan> {
+    if service.is_skipped() {
+        return None;
+    }
+    let cluster_ip = service.cluster_ip(ipv6)?;
+    let ports = service.spec.ports.iter().map(|port| plan_port(service, port, slices, node, cluster_ip)).collect();
+    Some(Plan { cluster_ip, ports })
+}
+
+fn plan_port(
     service: &Service,
-    cluster_ip: Ipv4Addr,
     port: &ServicePort,
-    id: &str,
-    backends: &Backends,
-) {
-    let affine = service.spec.session_affinity == "ClientIP";
-    let protocol = protocol(port);
-    let key = |address: Ipv4Addr| format!("{address} . {protocol} . {}", port.port);
-    for backend in &backends.cluster {
-        ruleset.hairpin.insert(format!("{0} . {0}", backend.address));
-    }
-
-    let internal_local = service.spec.internal_traffic_policy == "Local";
-    let internal = if internal_local { &backends.local } else { &backends.cluster };
-    let internal_chain = format!("svc/{id}");
-    if internal.is_empty() {
-        ruleset.refused.insert(key(cluster_ip));
-    } else {
-        ruleset.chains.insert(internal_chain.clone(), vec![balance(protocol, internal, affine)]);
-        ruleset.services.insert(key(cluster_ip), internal_chain);
-    }
-
-    let addresses = external_addresses(service);
-    if port.node_port == 0 && addresses.is_empty() {
-        return;
-    }
-    let external_local = service.spec.external_traffic_policy == "Local";
-    let external = if external_local { &backends.local } else { &backends.cluster };
-    if external.is_empty() {
-        ruleset.refused.extend(addresses.into_iter().map(key));
-        return;
-    }
-    let chain = format!("ext/{id}");
-    let mut rules = Vec::new();
-    if !external_local {
-        rules.push(mark_for_masquerade());
-    }
-    rules.push(balance(protocol, external, affine));
-    ruleset.chains.insert(chain.clone(), rules);
-    if port.node_port != 0 {
-        ruleset.node_ports.insert(format!("{protocol} . {}", port.node_port), chain.clone());
-    }
-    for address in addresses {
-        ruleset.services.insert(key(address), chain.clone());
-    }
-}
-
-/// `externalIPs` and load balancer addresses.
-fn external_addresses(service: &Service) -> BTreeSet<Ipv4Addr> {
-    let ingress = service.status.load_balancer.ingress.iter().map(|i| &i.ip);
-    service.spec.external_ips.iter().chain(ingress).filter_map(|a| a.parse().ok()).collect()
-}
-
-/// The rule that picks a backend: at random, or by the client's address where the Service asks for affinity.
-fn balance(protocol: &str, backends: &BTreeSet<Backend>, affine: bool) -> String {
-    let count = backends.len().min(ENDPOINTS_MAX);
-    let pick = if affine { format!("jhash ip saddr mod {count}") } else { format!("numgen random mod {count}") };
-    let elements: Vec<String> = backends
-        .iter()
-        .take(ENDPOINTS_MAX)
-        .enumerate()
-        .map(|(index, backend)| format!("{index} : {} . {}", backend.address, backend.port))
-        .collect();
-    format!("meta l4proto {protocol} dnat ip to {pick} map {{ {} }}", elements.join(", "))
-}
-
-fn protocol(port: &ServicePort) -> &'static str {
-    match port.protocol.as_str() {
-        "UDP" => "udp",
-        "SCTP" => "sctp",
-        _ => "tcp",
-    }
-}
-
-/// Ready endpoints; where none is ready, those that still serve while terminating.
-fn backends(slices: &[&EndpointSlice], port: &ServicePort, node_name: &str) -> Backends {
-    let ready = collect(slices, port, node_name, |e| e.conditions.ready.unwrap_or(true));
-    let serving = |e: &Endpoint| e.conditions.serving.unwrap_or(true) && e.conditions.terminating.unwrap_or(false);
-    let cluster_empty = ready.cluster.is_empty();
-    let local_empty = ready.local.is_empty();
-    if !cluster_empty && !local_empty {
-        return ready;
-    }
-    let fallback = collect(slices, port, node_name, serving);
-    Backends {
-        cluster: if cluster_empty { fallback.cluster } else { ready.cluster },
-        local: if local_empty { fallback.local } else { ready.local },
-    }
-}
-
-fn collect(
     slices: &[&EndpointSlice],
-    port: &ServicePort,
-    node_name: &str,
-    usable: impl Fn(&Endpoint) -> bool,
-) -> Backends {
-    let mut found = Backends::default();
-    for slice in slices {
-        let matching = slice.ports.iter().find(|p| p.name == port.name && same_protocol(&p.protocol, &port.protocol));
-        let Some(number) = matching.and_then(|p| p.port) else { continue };
-        for endpoint in slice.endpoints.iter().filter(|e| usable(e)) {
-            let Some(address) = endpoint.addresses.first().and_then(|a| a.parse().ok()) else { continue };
-            let backend = Backend { address, port: number };
-            found.cluster.insert(backend);
-            if endpoint.node_name == node_name {
-                found.local.insert(backend);
-            }
-        }
+    node: &Node,
+    cluster_ip: IpAddr,
+) -> Port {
+    let ipv6 = cluster_ip.is_ipv6();
+    let external: Vec<Frontend> = external_frontends(service, port, ipv6).collect();
+    let balancers: Vec<IpAddr> = service.balancer_ips(ipv6).collect();
+    let (internal_local, external_local) = (service.is_internal_local(), service.is_external_local());
+    let is_external = !external.is_empty();
+    let uses_cluster = !internal_local || is_external;
+    let uses_local = internal_local || (external_local && is_external);
+    let mut endpoints = usable(slices, port, &node.place, ipv6, (uses_cluster, uses_local));
+    use_own_dns(service, node, ipv6, &mut endpoints);
+    endpoints.cluster.truncate(ENDPOINTS_MAX);
+    endpoints.local.truncate(ENDPOINTS_MAX);
+
+    let own = Frontend { address: cluster_ip, protocol: port.protocol(), port: port.port };
+    let mut entries = vec![entry(own, Kind::Internal, internal_local, &endpoints, Vec::new())];
+    let sources = allowed_sources(service, node, &balancers);
+    for frontend in external {
+        let kind = if external_local { Kind::ExternalLocal } else { Kind::External };
+        // Node ports and external addresses are open to all, as upstream has them.
+        let guarded = balancers.contains(&frontend.address);
+        let sources = if guarded { sources.clone() } else { Vec::new() };
+        entries.push(entry(frontend, kind, external_local, &endpoints, sources));
     }
-    found
+    let affinity_seconds = service.affinity_seconds();
+    Port { protocol: port.protocol(), port: port.port, affinity_seconds, entries, endpoints }
 }
 
-/// An absent protocol is TCP.
-fn same_protocol(a: &str, b: &str) -> bool {
-    let or_tcp = |p: &str| if p.is_empty() { "TCP".to_owned() } else { p.to_owned() };
-    or_tcp(a) == or_tcp(b)
+fn entry(frontend: Frontend, kind: Kind, is_local: bool, endpoints: &Usable, sources: Vec<Range>) -> Entry {
+    let list = if is_local { List::Local } else { List::Cluster };
+    let unserved = match list {
+        _ if !endpoints.any => Some(Unserved::Refused),
+        List::Local if endpoints.local.is_empty() => Some(Unserved::Dropped),
+        _ => None,
+    };
+    // What must stay here may still be short-circuited to anywhere, if it comes from a pod or the node.
+    let is_served = endpoints.any && (unserved.is_none() || kind == Kind::ExternalLocal);
+    Entry { frontend, kind, list, is_served, unserved, sources }
+}
+
+fn external_frontends<'a>(
+    service: &'a Service,
+    port: &ServicePort,
+    ipv6: bool,
+) -> impl Iterator<Item = Frontend> + use<'a> {
+    let protocol = port.protocol();
+    let number = port.port;
+    let mut addresses: Vec<IpAddr> = service.external_ips(ipv6).chain(service.balancer_ips(ipv6)).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    let addresses = addresses.into_iter().map(move |address| Frontend { address, protocol, port: number });
+    let node_port = port.node_port;
+    addresses.chain((node_port != 0).then_some(Frontend { address: every_address(ipv6), protocol, port: node_port }))
+}
+
+/// Stands for all addresses of the node.
+fn every_address(ipv6: bool) -> IpAddr {
+    if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
+}
+
+/// The Service's source ranges. A range with this node in it lets the balancer's own addresses in, too: what the node
+/// sends there may come back with that address as its source.
+fn allowed_sources(service: &Service, node: &Node, balancers: &[IpAddr]) -> Vec<Range> {
+    let Some(first) = balancers.first() else { return Vec::new() };
+    let mut sources = service.source_ranges(first.is_ipv6());
+    if sources.iter().any(|range| node.addresses.iter().any(|address| range.contains(*address))) {
+        sources.extend(balancers.iter().map(|address| Range::single(*address)));
+    }
+    sources.sort_unstable();
+    sources.dedup();
+    sources
+}
+
+fn use_own_dns(service: &Service, node: &Node, ipv6: bool, endpoints: &mut Usable) {
+    let name = (service.metadata.namespace.as_str(), service.metadata.name.as_str());
+    let Some(dns) = node.dns.filter(|_| !endpoints.any && !ipv6 && name == DNS_SERVICE) else { return };
+    let own = vec![Backend { address: (*dns.ip()).into(), port: dns.port() }];
+    *endpoints = Usable { cluster: own.clone(), local: own.clone(), here: Vec::new(), serving: own, any: true };
 }
 
 #[cfg(test)]
-mod tests {
-    use expect_test::{Expect, expect};
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn check(services: &[Value], slices: &[Value], expected: Expect) {
-        let services: Vec<Service> =
-            services.iter().map(|v| serde_json::from_value(v.clone()).expect("a Service")).collect();
-        let slices: Vec<EndpointSlice> =
-            slices.iter().map(|v| serde_json::from_value(v.clone()).expect("an EndpointSlice")).collect();
-        let node = Node { name: "here".into(), dns: Some(SocketAddrV4::new([169, 254, 20, 10].into(), 53)) };
-        let ruleset = plan(&services, &slices, &node);
-        let mut text = String::new();
-        for (chain, rules) in &ruleset.chains {
-            text += &format!("chain {chain}: {}\n", rules.join("; "));
-        }
-        for (key, chain) in ruleset.services.iter().chain(&ruleset.node_ports) {
-            text += &format!("{key} -> {chain}\n");
-        }
-        for key in &ruleset.refused {
-            text += &format!("refuse {key}\n");
-        }
-        expected.assert_eq(&text);
-    }
-
-    fn service(spec: Value) -> Value {
-        let mut all = json!({ "type": "ClusterIP", "clusterIP": "10.96.0.7",
-            "ports": [{ "name": "http", "protocol": "TCP", "port": 80 }] });
-        for (field, value) in spec.as_object().expect("an object") {
-            all[field] = value.clone();
-        }
-        json!({ "metadata": { "name": "web", "namespace": "default" }, "spec": all })
-    }
-
-    fn slice(endpoints: Value) -> Value {
-        json!({ "metadata": { "name": "web-1", "namespace": "default",
-                "labels": { "kubernetes.io/service-name": "web" } },
-            "addressType": "IPv4", "endpoints": endpoints,
-            "ports": [{ "name": "http", "protocol": "TCP", "port": 8080 }] })
-    }
-
-    #[test]
-    fn ready_endpoints_share_a_cluster_ip() {
-        let endpoints = json!([
-            { "addresses": ["10.244.0.5"], "conditions": { "ready": true } },
-            { "addresses": ["10.244.0.6"], "conditions": { "ready": false } },
-            { "addresses": ["10.244.1.5"] },
-        ]);
-        check(
-            &[service(json!({}))],
-            &[slice(endpoints)],
-            expect![[r#"
-            chain svc/default/web/tcp/80: meta l4proto tcp dnat ip to numgen random mod 2 map { 0 : 10.244.0.5 . 8080, 1 : 10.244.1.5 . 8080 }
-            10.96.0.7 . tcp . 80 -> svc/default/web/tcp/80
-        "#]],
-        );
-    }
-
-    #[test]
-    fn the_dns_service_is_the_nodes_own_server_unless_it_has_endpoints() {
-        let ports = json!([{ "name": "dns", "protocol": "UDP", "port": 53 }]);
-        let mut dns = service(json!({ "clusterIP": "10.96.0.10", "ports": ports }));
-        dns["metadata"] = json!({ "name": "kube-dns", "namespace": "kube-system" });
-        check(
-            &[dns.clone()],
-            &[],
-            expect![[r#"
-            chain svc/kube-system/kube-dns/udp/53: meta l4proto udp dnat ip to numgen random mod 1 map { 0 : 169.254.20.10 . 53 }
-            10.96.0.10 . udp . 53 -> svc/kube-system/kube-dns/udp/53
-        "#]],
-        );
-        let mut own = slice(json!([{ "addresses": ["10.244.0.5"] }]));
-        own["metadata"] = json!({ "name": "kube-dns-1", "namespace": "kube-system",
-            "labels": { "kubernetes.io/service-name": "kube-dns" } });
-        own["ports"] = json!([{ "name": "dns", "protocol": "UDP", "port": 5353 }]);
-        check(
-            &[dns],
-            &[own],
-            expect![[r#"
-            chain svc/kube-system/kube-dns/udp/53: meta l4proto udp dnat ip to numgen random mod 1 map { 0 : 10.244.0.5 . 5353 }
-            10.96.0.10 . udp . 53 -> svc/kube-system/kube-dns/udp/53
-        "#]],
-        );
-    }
-
-    #[test]
-    fn no_endpoints_means_refused() {
-        check(
-            &[service(json!({}))],
-            &[slice(Value::Null)],
-            expect![[r#"
-            refuse 10.96.0.7 . tcp . 80
-        "#]],
-        );
-    }
-
-    #[test]
-    fn terminating_endpoints_serve_when_nothing_else_does() {
-        let endpoints = json!([{ "addresses": ["10.244.0.5"],
-            "conditions": { "ready": false, "serving": true, "terminating": true } }]);
-        check(
-            &[service(json!({}))],
-            &[slice(endpoints)],
-            expect![[r#"
-            chain svc/default/web/tcp/80: meta l4proto tcp dnat ip to numgen random mod 1 map { 0 : 10.244.0.5 . 8080 }
-            10.96.0.7 . tcp . 80 -> svc/default/web/tcp/80
-        "#]],
-        );
-    }
-
-    #[test]
-    fn node_ports_masquerade_unless_traffic_stays_local() {
-        let ports = json!([{ "name": "http", "port": 80, "nodePort": 30080 }]);
-        let endpoints = json!([
-            { "addresses": ["10.244.0.5"], "nodeName": "here" },
-            { "addresses": ["10.244.1.5"], "nodeName": "there" },
-        ]);
-        check(
-            &[service(json!({ "type": "NodePort", "ports": ports }))],
-            &[slice(endpoints.clone())],
-            expect![[r#"
-            chain ext/default/web/tcp/80: meta mark set meta mark or 0x4000; meta l4proto tcp dnat ip to numgen random mod 2 map { 0 : 10.244.0.5 . 8080, 1 : 10.244.1.5 . 8080 }
-            chain svc/default/web/tcp/80: meta l4proto tcp dnat ip to numgen random mod 2 map { 0 : 10.244.0.5 . 8080, 1 : 10.244.1.5 . 8080 }
-            10.96.0.7 . tcp . 80 -> svc/default/web/tcp/80
-            tcp . 30080 -> ext/default/web/tcp/80
-        "#]],
-        );
-        let local = json!({ "type": "NodePort", "ports": ports, "externalTrafficPolicy": "Local",
-            "sessionAffinity": "ClientIP" });
-        check(
-            &[service(local)],
-            &[slice(endpoints)],
-            expect![[r#"
-            chain ext/default/web/tcp/80: meta l4proto tcp dnat ip to jhash ip saddr mod 1 map { 0 : 10.244.0.5 . 8080 }
-            chain svc/default/web/tcp/80: meta l4proto tcp dnat ip to jhash ip saddr mod 2 map { 0 : 10.244.0.5 . 8080, 1 : 10.244.1.5 . 8080 }
-            10.96.0.7 . tcp . 80 -> svc/default/web/tcp/80
-            tcp . 30080 -> ext/default/web/tcp/80
-        "#]],
-        );
-    }
-
-    #[test]
-    fn headless_and_external_services_have_no_rules() {
-        check(
-            &[service(json!({ "clusterIP": "None" })), service(json!({ "type": "ExternalName", "clusterIP": "" }))],
-            &[],
-            expect![""],
-        );
-    }
-}
+#[path = "plan_tests.rs"]
+mod tests;

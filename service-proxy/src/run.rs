@@ -1,110 +1,283 @@
-//! The proxy at work: wait for a change, plan, apply the difference. Changes that come while a transaction is being
-//! applied are taken together by the next one.
+//! The proxy at work: wait for a change, plan the Services it concerns, change their elements. Changes that come while
+//! a transaction is being applied are taken together by the next one.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddrV4;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use api_client::{Cache, Client, ListParams};
+use api::meta::ObjectKey;
+use api_client::{Cache, Client, ListParams, Object};
+use nftables::{Family, Monitor, Table};
+use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::nft;
-use crate::objects::{EndpointSlice, Service};
+use crate::apply::{Plans, Tables};
+use crate::endpoints::{Place, local_ready};
+use crate::flows::Flows;
+use crate::health::HealthChecks;
+use crate::objects::{BY_SERVICE, EndpointSlice, NodeObject, Service, ZONE_LABEL};
 use crate::plan::{Node, plan};
-use crate::ruleset::{self, Ruleset, Table};
+use crate::settings;
+use crate::table::Fixed;
 
-/// Pause after a refused transaction before the whole table is written anew.
+/// Pause after a refused transaction, or after a repair, before the tables are looked at as a whole again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// How long chains without use stay, before and between the two steps of their removal.
+const TIDY_PAUSE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the proxy's {0} cache ended unexpectedly")]
-    CacheEnded(&'static str),
-    #[error(transparent)]
-    Nft(#[from] nft::Error),
+    #[error("the kernel's nftables cannot be used: {0}")]
+    Kernel(#[from] nftables::Error),
+    #[error("a change of the tables was given up: {0}")]
+    Task(#[from] tokio::task::JoinError),
 }
 
 #[derive(Clone, Debug)]
 pub struct Options {
-    pub node: Node,
-    pub table: Table,
+    pub node_name: String,
+    /// This node's DNS server: behind the DNS Service as long as that has no endpoints.
+    pub dns: Option<SocketAddrV4>,
+    pub table: Fixed,
 }
 
-/// Keeps this node's table up to date until `shutdown`. The table stays when it ends: connections go on.
+/// Keeps this node's tables up to date until `shutdown`. They stay when it ends: connections go on.
 pub async fn run(client: Client, options: Options, shutdown: CancellationToken) -> Result<(), Error> {
-    prepare_kernel();
+    settings::prepare(options.table.pods.iter().any(|r| r.base.is_ipv6()), options.table.localhost_node_ports);
     let tasks = TaskTracker::new();
     let caches = shutdown.child_token();
     // The caches end with this function, however it ends.
     let _end_caches = caches.clone().drop_guard();
-    let services = Cache::<Service>::start(&client, ListParams::default(), &tasks, caches.clone());
-    let slices = Cache::<EndpointSlice>::start(&client, ListParams::default(), &tasks, caches);
-    let mut service_changes = services.subscribe();
-    let mut slice_changes = slices.subscribe();
+    let own_node = ListParams::default().fields(format!("metadata.name={}", options.node_name));
+    let sources = Sources {
+        services: Cache::start(&client, ListParams::default(), &tasks, caches.clone()),
+        slices: Cache::start_indexed(client.api(), ListParams::default(), &[BY_SERVICE], &tasks, caches.clone()),
+        node: Cache::start(&client, own_node, &tasks, caches),
+        options,
+    };
     tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
-        () = async { tokio::join!(services.synced(), slices.synced()); } => {}
+        // Before the first full state is known nothing is touched: what an earlier run left goes on working. The node
+        // itself may not be registered yet, and only its zone and addresses are missing then.
+        () = async { tokio::join!(sources.services.synced(), sources.slices.synced(), sources.node.synced()); } => {}
     }
-    // Before the first full state is known nothing is touched: what an earlier run left goes on working.
-    let mut applied: Option<Ruleset> = None;
-    loop {
-        let wanted = plan(
-            services.snapshot().iter().map(AsRef::as_ref),
-            slices.snapshot().iter().map(AsRef::as_ref),
-            &options.node,
-        );
-        let retry = match advance(&options.table, applied.as_ref(), &wanted).await {
-            Ok(()) => {
-                if applied.is_none() {
-                    info!(services = services.snapshot().len(), table = options.table.name, "service proxy is ready");
+    Proxy::start(sources)?.work(shutdown).await
+}
+
+/// Removes the tables.
+pub fn cleanup(table: &Fixed) -> Result<(), Error> {
+    Ok(Tables::open(table.clone())?.remove()?)
+}
+
+struct Sources {
+    services: Cache<Service>,
+    slices: Cache<EndpointSlice>,
+    node: Cache<NodeObject>,
+    options: Options,
+}
+
+/// Services that changed since they were last looked at.
+#[derive(Default)]
+struct Changed {
+    services: Mutex<BTreeSet<ObjectKey>>,
+    notify: Notify,
+}
+
+impl Changed {
+    fn insert(&self, key: ObjectKey) {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        self.notify.notify_one();
+    }
+
+    fn take(&self) -> BTreeSet<ObjectKey> {
+        std::mem::take(&mut *self.services.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Sources {
+    fn observe(&self, changed: &Arc<Changed>) {
+        let service_changed = changed.clone();
+        self.services.observe(move |change| service_changed.insert(change.key.clone()));
+        let slice_changed = changed.clone();
+        self.slices.observe(move |change| {
+            for slice in change.old.iter().chain(&change.new).filter(|slice| !slice.service().is_empty()) {
+                slice_changed.insert(ObjectKey::new(&slice.metadata.namespace, slice.service()));
+            }
+        });
+        let node_changed = changed.clone();
+        self.node.observe(move |_| node_changed.notify.notify_one());
+    }
+
+    fn node(&self) -> Node {
+        let name = self.options.node_name.clone();
+        let object = self.node.get(&ObjectKey::new("", &name)).unwrap_or_default();
+        let zone = object.metadata.labels.get(ZONE_LABEL).cloned().unwrap_or_default();
+        let addresses = object.status.addresses.iter().filter_map(|a| a.address.parse().ok()).collect();
+        Node { place: Place { node: name, zone }, dns: self.options.dns, addresses }
+    }
+
+    fn all(&self) -> BTreeSet<ObjectKey> {
+        self.services.snapshot().iter().map(|service| service.key()).collect()
+    }
+}
+
+struct Proxy {
+    sources: Sources,
+    changed: Arc<Changed>,
+    node: Node,
+    /// `None` only while a change is being applied.
+    work: Option<Work>,
+    health: HealthChecks,
+    /// The tables as a whole have to be looked at, not before then.
+    repair_at: Option<Instant>,
+    tidy_at: Option<Instant>,
+}
+
+/// What a change needs to be applied.
+struct Work {
+    tables: Tables,
+    flows: Flows,
+}
+
+impl Proxy {
+    fn start(sources: Sources) -> Result<Self, Error> {
+        let changed = Arc::new(Changed::default());
+        sources.observe(&changed);
+        let work = Work { tables: Tables::open(sources.options.table.clone())?, flows: Flows::default() };
+        let repair_at = Some(Instant::now());
+        let health = HealthChecks::default();
+        Ok(Self { node: sources.node(), sources, changed, work: Some(work), health, repair_at, tidy_at: None })
+    }
+
+    async fn work(mut self, shutdown: CancellationToken) -> Result<(), Error> {
+        // The first state is the largest transaction; nobody needs to hear of it.
+        self.reconcile().await?;
+        let listening = self.work.as_mut().expect("no change is being applied").tables.listen()?;
+        // Whatever somebody changed between the two is found by looking once more.
+        self.repair_at = Some(Instant::now());
+        info!(services = self.sources.services.snapshot().len(), table = self.name(), "service proxy is ready");
+        loop {
+            if self.repair_at.is_some_and(|at| at <= Instant::now()) {
+                self.reconcile().await?;
+            }
+            let name = self.name();
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = self.changed.notify.notified() => self.update().await?,
+                news = changed(&listening, &name), if self.repair_at.is_none() => {
+                    news?;
+                    warn!(table = name, "somebody else changed the Services' table: repairing it");
+                    self.reconcile().await?;
                 }
-                applied = Some(wanted);
-                false
+                () = until(self.repair_at) => {}
+                () = until(self.tidy_at) => self.tidy().await?,
             }
-            Err(error) => {
-                // Somebody changed the table under us, or nft is missing: write it whole next time.
-                warn!(%error, "applying Services failed");
-                applied = None;
-                true
-            }
-        };
-        tokio::select! {
-            () = shutdown.cancelled() => return Ok(()),
-            change = service_changes.recv() => { change.ok_or(Error::CacheEnded("Service"))?; }
-            change = slice_changes.recv() => { change.ok_or(Error::CacheEnded("EndpointSlice"))?; }
-            () = tokio::time::sleep(RETRY_PAUSE), if retry => {}
         }
+    }
+
+    fn name(&self) -> String {
+        self.sources.options.table.name.clone()
+    }
+
+    /// Brings the tables to what all Services want, whatever is there.
+    async fn reconcile(&mut self) -> Result<(), Error> {
+        self.node = self.sources.node();
+        // Those that are gone are among the changed ones alone.
+        let mut services = self.changed.take();
+        services.extend(self.sources.all());
+        let plans = self.plans(services);
+        self.repair_at = None;
+        self.apply(plans, Tables::reconcile).await
+    }
+
+    /// Changes what the Services that changed want; all of them when the node itself changed.
+    async fn update(&mut self) -> Result<(), Error> {
+        if self.repair_at.is_some() {
+            // Before the tables are as they should be, there is nothing that could be changed: all is done together.
+            return Ok(());
+        }
+        let mut services = self.changed.take();
+        let node = self.sources.node();
+        if node != self.node {
+            self.node = node;
+            services.extend(self.sources.all());
+        }
+        let plans = self.plans(services);
+        if plans.is_empty() {
+            return Ok(());
+        }
+        self.apply(plans, Tables::update).await
+    }
+
+    fn plans(&mut self, services: BTreeSet<ObjectKey>) -> Plans {
+        let (all, slices) = (self.sources.services.snapshot(), self.sources.slices.snapshot());
+        let mut plans = Vec::with_capacity(services.len());
+        for key in services {
+            let of_service: Vec<&EndpointSlice> =
+                slices.indexed_in(BY_SERVICE.name, &key.name, &key.namespace).map(AsRef::as_ref).collect();
+            let service = all.get(&key);
+            let families = [false, true].map(|ipv6| plan(service?, &of_service, &self.node, ipv6));
+            let asked = service.and_then(|service| service.health_check_port());
+            self.health.serve(&key, asked.map(|port| (port, local_ready(&of_service, &self.node.place))));
+            plans.push((key, families));
+        }
+        plans
+    }
+
+    async fn apply(
+        &mut self,
+        plans: Plans,
+        change: fn(&mut Tables, Plans) -> Result<(), nftables::Error>,
+    ) -> Result<(), Error> {
+        let mut work = self.work.take().expect("no change is being applied");
+        // Small changes take less time than a thread's turn, but the kernel may be busy with others' transactions.
+        let (work, result) = tokio::task::spawn_blocking(move || {
+            work.flows.plan(&plans);
+            let result = change(&mut work.tables, plans).and_then(|()| work.flows.clean(work.tables.socket()));
+            (work, result)
+        })
+        .await?;
+        self.health.set_healthy(result.is_ok());
+        if let Err(error) = result {
+            warn!(%error, "applying Services failed");
+            self.repair_at = Some(Instant::now() + RETRY_PAUSE);
+        } else if work.tables.is_doubtful {
+            self.repair_at = Some(Instant::now() + RETRY_PAUSE);
+        }
+        self.work = Some(work);
+        self.tidy_at.get_or_insert(Instant::now() + TIDY_PAUSE);
+        Ok(())
+    }
+
+    async fn tidy(&mut self) -> Result<(), Error> {
+        let mut work = self.work.take().expect("no change is being applied");
+        let (work, result) = tokio::task::spawn_blocking(move || {
+            let result = work.tables.tidy();
+            (work, result)
+        })
+        .await?;
+        self.work = Some(work);
+        let more = result.unwrap_or_else(|error| {
+            warn!(%error, "taking away what no Service needs failed");
+            self.repair_at = Some(Instant::now() + RETRY_PAUSE);
+            false
+        });
+        self.tidy_at = more.then(|| Instant::now() + TIDY_PAUSE);
+        Ok(())
     }
 }
 
-async fn advance(table: &Table, applied: Option<&Ruleset>, wanted: &Ruleset) -> Result<(), nft::Error> {
-    let transaction = match applied {
-        Some(applied) => ruleset::difference(table, applied, wanted),
-        None => ruleset::replacement(table, wanted),
-    };
-    if transaction.is_empty() { Ok(()) } else { nft::apply(&transaction).await }
+async fn changed(monitor: &Monitor, name: &str) -> Result<(), nftables::Error> {
+    monitor.changed(&[Family::Ip, Family::Ip6].map(|family| Table { family, name })).await
 }
 
-/// Removes the table.
-pub async fn cleanup(table: &Table) -> Result<(), Error> {
-    Ok(nft::apply(&ruleset::removal(table)).await?)
-}
-
-/// Forwarding between interfaces, and netfilter's view of bridged packets: without the latter a pod's answer to a
-/// neighbour on the same bridge would not be translated back to the Service's address.
-fn prepare_kernel() {
-    let bridge = "/proc/sys/net/bridge/bridge-nf-call-iptables";
-    if !std::path::Path::new(bridge).exists()
-        && let Err(error) = std::process::Command::new("modprobe").arg("br_netfilter").status()
-    {
-        warn!(%error, "loading the kernel module br_netfilter failed");
-    }
-    for path in ["/proc/sys/net/ipv4/ip_forward", bridge] {
-        if std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "1") {
-            continue;
-        }
-        if let Err(error) = std::fs::write(path, "1") {
-            warn!(path, %error, "setting a kernel parameter that Services need failed");
-        }
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }

@@ -16,6 +16,7 @@ pub mod garbage;
 pub mod history;
 pub mod int_or_percent;
 pub mod job;
+pub mod loadbalancer;
 pub mod namespace;
 pub mod nodeipam;
 pub mod nodelifecycle;
