@@ -111,6 +111,7 @@ pub fn controllers(client: &Client, caches: &Caches, options: &Options) -> Vec<A
         Arc::new(controllers::tainteviction::TaintEviction::new(caches)),
         Arc::new(controllers::podgc::PodGarbage::new(caches)),
         Arc::new(controllers::clusterrole::ClusterRoles::new(caches)),
+        Arc::new(controllers::nodenetwork::NodeNetwork::new(caches)),
     ];
     all.push(Arc::new(controllers::certificates::Approver::new(caches, &options.cluster_cidrs)));
     all.push(Arc::new(controllers::certificates::Cleaner::new(caches)));

@@ -20,6 +20,7 @@ pub mod loadbalancer;
 pub mod namespace;
 pub mod nodeipam;
 pub mod nodelifecycle;
+pub mod nodenetwork;
 pub mod podautoscaler;
 pub mod podgc;
 pub mod pods;
