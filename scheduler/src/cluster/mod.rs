@@ -103,10 +103,6 @@ impl Cluster {
         self.slots.iter().filter_map(|info| Some((info.node.as_ref()?, info)))
     }
 
-    pub fn node_count(&self) -> usize {
-        self.by_name.len() - self.slots.iter().filter(|i| i.node.is_none() && !i.pods.is_empty()).count()
-    }
-
     pub fn node(&self, name: &str) -> Option<&NodeInfo> {
         self.by_name.get(name).map(|slot| self.info(*slot)).filter(|info| info.node.is_some())
     }

@@ -1,6 +1,6 @@
 //! InterPodAffinity: pods near to, or away from, other pods; within the topology a label of the node names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Plugin, SCORE_MAX, refuse, refuse_for_good};
@@ -70,22 +70,18 @@ impl State {
             }
             state.preferred = affinity.preferred.iter().map(|w| count(&w.term, cluster)).collect();
         }
-        let mut forbidden: Vec<(String, Slot)> = Vec::new();
+        for key in anti_affinity_keys(cluster) {
+            let domains = Domains::new(&key, cluster);
+            state.existing.insert(key, domains);
+        }
         for (_, info) in cluster.with_anti_affinity() {
             for term in info.with_affinity.iter().flat_map(|p| &p.affinity).flat_map(|a| &a.required_anti) {
-                if selects(term, pod, cluster) {
-                    forbidden.push((term.topology_key.clone(), info.slot));
+                if selects(term, pod, cluster)
+                    && let Some(domains) = state.existing.get_mut(&term.topology_key)
+                {
+                    domains.add(info.slot, 1);
                 }
             }
-        }
-        // Pods that wait for room may be thought onto a node, with the labels their terms are about.
-        let nominated = cluster.nominated.pods().flat_map(|p| &p.affinity).flat_map(|a| &a.required_anti);
-        let keys: Vec<String> = nominated.map(|term| term.topology_key.clone()).collect();
-        for key in keys {
-            state.existing.entry(key).or_insert_with_key(|key| Domains::new(key, cluster));
-        }
-        for (key, slot) in forbidden {
-            state.existing.entry(key).or_insert_with_key(|key| Domains::new(key, cluster)).add(slot, 1);
         }
         state
     }
@@ -108,6 +104,20 @@ impl State {
             }
         }
     }
+}
+
+/// Labels that existing pods' anti-affinity is about. Pods that wait for room count too: they may be thought onto a node.
+fn anti_affinity_keys(cluster: &Cluster) -> BTreeSet<String> {
+    let placed = cluster.with_anti_affinity().flat_map(|(_, info)| &info.with_affinity);
+    let terms = placed.chain(cluster.nominated.pods()).flat_map(|p| &p.affinity).flat_map(|a| &a.required_anti);
+    let mut keys: BTreeSet<String> = BTreeSet::new();
+    for term in terms {
+        // Nearly all of them are about one or two labels.
+        if !keys.contains(&term.topology_key) {
+            keys.insert(term.topology_key.clone());
+        }
+    }
+    keys
 }
 
 /// Whether `term` selects `pod`, by the names and labels of its namespace.
