@@ -12,6 +12,8 @@ chmod 755 "$work"
 (cd "$work/packages" && apt-get -q download nginx kubernetes-client busybox-static libc6 libcrypt1 libpcre2-8-0 libssl3 zlib1g)
 for package in "$work"/packages/*.deb; do dpkg-deb -x "$package" "$root"; done
 rm -rf "$root/usr/share"
+echo 'root:x:0:0:root:/tmp:/bin/sh' > "$root/etc/passwd"
+echo 'root:x:0:' > "$root/etc/group"
 chroot "$root" /bin/busybox --install -s /bin
 cp "$here/controller.sh" "$here/nginx.template" "$root/"
 chmod 755 "$root/controller.sh"

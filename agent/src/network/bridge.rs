@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use crate::node::facts;
 
 use super::{
-    Range,
+    Range, act,
     bandwidth::{Bandwidth, Bucket},
     netlink::{Link, Pair, Socket},
     range,
@@ -78,9 +78,9 @@ fn index(name: &str) -> io::Result<u32> {
     Ok(if_nametoindex(name)?)
 }
 
-/// The first interface but `own` that has an address of the range: it may get what is meant for pods.
-fn rival(range: Range, own: &str, addresses: impl Iterator<Item = (String, IpAddr)>) -> Option<(String, IpAddr)> {
-    let mut others = addresses.filter(|(name, _)| name != own);
+/// The first interface that is none of `own` and has an address of the range: it may get what is meant for pods.
+fn rival(range: Range, own: &[String], addresses: impl Iterator<Item = (String, IpAddr)>) -> Option<(String, IpAddr)> {
+    let mut others = addresses.filter(|(name, _)| !own.contains(name));
     others.find(|(_, address)| range.contains(*address))
 }
 
@@ -92,7 +92,9 @@ impl Bridge {
             Some((interface.interface_name, address))
         });
         let addresses = addresses.collect::<Vec<_>>();
-        self.ranges().find_map(|range| rival(range, &self.name, addresses.iter().cloned()))
+        // The tunnel has the range's first address.
+        let own = std::iter::once(self.name.clone()).chain(act::tunnel_names(&self.name)).collect::<Vec<_>>();
+        self.ranges().find_map(|range| rival(range, &own, addresses.iter().cloned()))
     }
 
     /// The first is that of pods' primary addresses.
@@ -385,7 +387,7 @@ mod tests {
         let found = |range: &str| {
             let host = [("eth0", "192.168.1.9"), ("br-test", "10.9.0.1"), ("br-other", "10.9.1.1"), ("lo", "fe80::1")];
             let addresses = host.into_iter().map(|(name, address)| (name.to_owned(), address.parse().unwrap()));
-            rival(Range::parse(range).unwrap(), "br-test", addresses).map(|(name, _)| name)
+            rival(Range::parse(range).unwrap(), &["br-test".to_owned()], addresses).map(|(name, _)| name)
         };
         assert_eq!(found("10.9.0.0/24"), None);
         assert_eq!(found("10.9.1.0/24").as_deref(), Some("br-other"));
