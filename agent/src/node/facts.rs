@@ -72,15 +72,21 @@ pub fn pids() -> (u64, u64) {
     (all.unwrap_or(0), max)
 }
 
-/// The address this host uses to reach others. Nothing is sent: connecting a datagram socket only picks a route.
+/// The address this host uses to reach others, or any of its own.
 pub fn outward_address() -> Option<IpAddr> {
+    routed_address().or_else(first_interface_address)
+}
+
+/// The address this host sends with to others, if it has a route to them. Nothing is sent: connecting a datagram socket
+/// only picks the route.
+pub fn routed_address() -> Option<IpAddr> {
     // Documentation addresses: never answered, and routed like any other.
     let address = |local: &str, remote: &str| {
         let socket = UdpSocket::bind((local, 0)).ok()?;
         socket.connect((remote, 9)).ok()?;
         Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
     };
-    address("0.0.0.0", "203.0.113.1").or_else(|| address("::", "2001:db8::1")).or_else(first_interface_address)
+    address("0.0.0.0", "203.0.113.1").or_else(|| address("::", "2001:db8::1"))
 }
 
 /// The address of one entry of the host's list of interfaces.
@@ -96,7 +102,8 @@ fn first_interface_address() -> Option<IpAddr> {
     for interface in nix::ifaddrs::getifaddrs().ok()? {
         let Some(address) = interface.address.as_ref().and_then(|address| address.as_sockaddr_in()) else { continue };
         let ip = IpAddr::V4(address.ip());
-        if !ip.is_loopback() {
+        // Link-local addresses, such as that of the node's DNS server, mean something to this host alone.
+        if !ip.is_loopback() && !address.ip().is_link_local() {
             return Some(ip);
         }
         loopback.get_or_insert(ip);

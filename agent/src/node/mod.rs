@@ -226,16 +226,24 @@ impl NodeKeeper {
             }
             // A change of addresses is several messages.
             tokio::time::sleep(ADDRESS_GATHER).await;
-            if own_addresses(&self.options).is_ok_and(|addresses| addresses != self.shared.node().addresses) {
+            if self.new_addresses().is_some() {
                 return;
             }
         }
     }
 
-    /// A host without any address keeps the last one: others know it by that.
+    /// Addresses that differ from those the Node tells. A host that reaches nobody keeps the last one, by which others
+    /// know it, and one that was told its address keeps that.
+    fn new_addresses(&self) -> Option<Vec<IpAddr>> {
+        if self.options.node_ip.is_some() {
+            return None;
+        }
+        let addresses = vec![facts::routed_address()?];
+        (addresses != self.shared.node().addresses).then_some(addresses)
+    }
+
     fn take_addresses(&self) {
-        let Ok(addresses) = own_addresses(&self.options) else { return };
-        if addresses != self.shared.node().addresses {
+        if let Some(addresses) = self.new_addresses() {
             tracing::info!(?addresses, "this host has another address");
             self.shared.set_addresses(addresses);
         }
