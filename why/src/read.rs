@@ -14,6 +14,9 @@ use crate::world::{Answer, Query, World};
 const ROUNDS_MAX: usize = 16;
 /// Reads that are under way at a time.
 const READS_AT_ONCE: usize = 16;
+/// Objects of one list that are read. A person who asks about one object shall not have to hold a whole large cluster
+/// in memory; what rests on the list is then told by the words of others, and that it was not read.
+const OBJECTS_MAX: usize = 20_000;
 /// Objects per page of a list.
 const PAGE_OBJECTS: u32 = 500;
 
@@ -83,6 +86,9 @@ async fn list(
     loop {
         let page = api.list(&params).await?;
         objects.extend(page.items.into_iter().map(|whole| typed(whole.0, kind)));
+        if objects.len() > OBJECTS_MAX {
+            return Ok(Answer::Refused(format!("there are more than {OBJECTS_MAX}, which are too many to look at")));
+        }
         match page.continue_token {
             Some(token) => params.continue_token = Some(token),
             None => return Ok(Answer::Objects(objects)),

@@ -113,6 +113,16 @@ impl World {
         self.kinds.resource(resource).map_or(&[], |kind| self.select_of(kind, namespace, labels, fields))
     }
 
+    /// Like [`World::list`]; `None` if the objects could not be read.
+    pub fn listed(&self, resource: &str, namespace: &str) -> Option<&[Value]> {
+        let kind = self.kinds.resource(resource)?.clone();
+        let (namespace, labels, fields) = (namespace.to_owned(), String::new(), String::new());
+        match self.answer(Query::List { kind, namespace, labels, fields }) {
+            Some(Answer::Objects(objects)) => Some(objects),
+            _ => None,
+        }
+    }
+
     pub fn select_of(&self, kind: &Kind, namespace: &str, labels: &str, fields: &str) -> &[Value] {
         let query = Query::List {
             kind: kind.clone(),

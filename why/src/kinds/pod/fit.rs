@@ -30,8 +30,9 @@ impl Misfit {
     }
 }
 
-/// `None`: nothing that can be seen here speaks against the node.
-pub fn misfit(pod: &Value, node: &Value, pods: &[Value]) -> Option<Misfit> {
+/// `None`: nothing that can be seen here speaks against the node. Without `pods`, those of the whole cluster, what is left
+/// of it is not judged.
+pub fn misfit(pod: &Value, node: &Value, pods: Option<&[Value]>) -> Option<Misfit> {
     let spec = &pod["spec"];
     let tolerations: Vec<Toleration> = items(&spec["tolerations"])
         .map(|t| Toleration {
@@ -56,7 +57,7 @@ pub fn misfit(pod: &Value, node: &Value, pods: &[Value]) -> Option<Misfit> {
         let (key, value, effect) = (taint.key.to_owned(), taint.value.to_owned(), taint.effect.to_owned());
         return Some(Misfit::Taint { key, value, effect });
     }
-    affinity(spec, node).or_else(|| port(spec, node, pods)).or_else(|| short(pod, node, pods))
+    affinity(spec, node).or_else(|| port(spec, node, pods?)).or_else(|| short(pod, node, pods?))
 }
 
 fn affinity(spec: &Value, node: &Value) -> Option<Misfit> {
@@ -181,23 +182,23 @@ mod tests {
         let containers = json!([{"name": "c", "resources": {"requests": {"cpu": "3", "memory": "1Gi"}}}]);
         let busy = json!({"metadata": {"name": "b"}, "spec": {"nodeName": "n", "containers": containers}});
         let wants = pod(json!({"containers": containers}));
-        assert_eq!(misfit(&wants, &node(json!([])), &[]), None);
+        assert_eq!(misfit(&wants, &node(json!([])), Some(&[])), None);
         let short = Misfit::Resources(vec!["cpu".into()]);
-        assert_eq!(misfit(&wants, &node(json!([])), std::slice::from_ref(&busy)), Some(short));
+        assert_eq!(misfit(&wants, &node(json!([])), Some(std::slice::from_ref(&busy))), Some(short));
         let tainted = node(json!([{"key": "a", "effect": "NoSchedule"}]));
-        assert!(matches!(misfit(&wants, &tainted, &[busy]), Some(Misfit::Taint { key, .. }) if key == "a"));
+        assert!(matches!(misfit(&wants, &tainted, Some(&[busy])), Some(Misfit::Taint { key, .. }) if key == "a"));
         let tolerant = pod(json!({"tolerations": [{"operator": "Exists"}]}));
-        assert_eq!(misfit(&tolerant, &tainted, &[]), None);
+        assert_eq!(misfit(&tolerant, &tainted, None), None);
     }
 
     #[test]
     fn labels_and_ports() {
-        let wants = |spec| misfit(&pod(spec), &node(json!([])), &[]);
+        let wants = |spec| misfit(&pod(spec), &node(json!([])), Some(&[]));
         assert_eq!(wants(json!({"nodeSelector": {"disk": "ssd"}})), None);
         assert_eq!(wants(json!({"nodeSelector": {"disk": "hdd"}})), Some(Misfit::Affinity("disk=hdd".into())));
         let port = json!({"containers": [{"ports": [{"hostPort": 80}]}]});
         let mut other = pod(port.clone());
         other["spec"]["nodeName"] = "n".into();
-        assert_eq!(misfit(&pod(port), &node(json!([])), &[other]), Some(Misfit::Port(80)));
+        assert_eq!(misfit(&pod(port), &node(json!([])), Some(&[other])), Some(Misfit::Port(80)));
     }
 }

@@ -80,11 +80,13 @@ fn unschedulable(look: &Look, pod: &Value, verdict: &str) -> Cause {
         let fix = "prints the token that `keelson agent` on another machine joins with";
         return Cause::new("NoNodes", "the cluster has no nodes").about(pod).fix(fix, "keelson token create");
     }
-    let pods = look.world.list("pods", "");
+    // Without the other pods nobody can tell here what is left on a node.
+    let all_pods = look.world.listed("pods", "");
+    let pods = all_pods.unwrap_or_default();
     let mut groups: Vec<(Misfit, Vec<&Value>)> = Vec::new();
     let mut unexplained = Vec::new();
     for node in nodes {
-        match fit::misfit(pod, node, pods) {
+        match fit::misfit(pod, node, all_pods) {
             Some(misfit) => match groups.iter_mut().find(|(other, _)| other.is_like(&misfit)) {
                 Some((_, nodes)) => nodes.push(node),
                 None => groups.push((misfit, vec![node])),
@@ -96,7 +98,7 @@ fn unschedulable(look: &Look, pod: &Value, verdict: &str) -> Cause {
     groups.sort_by_key(|(_, nodes)| std::cmp::Reverse(nodes.len()));
     let mut below: Vec<Cause> = groups.iter().map(|(misfit, on)| group(look, pod, misfit, on, pods)).collect();
     if !unexplained.is_empty() {
-        below.push(other(look, pod, &unexplained, verdict));
+        below.push(other(look, pod, &unexplained, &own_words(verdict, all_pods.is_some())));
     }
     if let Found::Here(class) = priority(look, pod)
         && text(&pod["spec"]["preemptionPolicy"]) != "Never"
@@ -198,10 +200,9 @@ fn resources(look: &Look, pod: &Value, short: &[String], on: &str, nodes: &[&Val
 }
 
 /// What only the scheduler can tell, in its own words.
-fn other(look: &Look, pod: &Value, nodes: &[&Value], verdict: &str) -> Cause {
+fn other(look: &Look, pod: &Value, nodes: &[&Value], reasons: &[&str]) -> Cause {
     let node_names: Vec<&str> = nodes.iter().map(|n| api::meta::name(n)).collect();
     let on = format!("on {} ({})", counted(nodes.len(), "node"), names(&node_names));
-    let reasons = own_words(verdict);
     let namespace = api::meta::namespace(pod);
     if reasons.iter().any(|r| r.contains("topology spread")) {
         let rules =
@@ -237,21 +238,19 @@ fn labels(pod: &Value) -> String {
     labels.map(|(key, value)| format!("{key}={}", text(value))).collect::<Vec<_>>().join(",")
 }
 
-/// The reasons of `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't match ...` that [`fit`] does not know.
-fn own_words(verdict: &str) -> Vec<&str> {
-    const KNOWN: &[&str] = &[
-        "Insufficient ",
-        "Too many pods",
-        "untolerated taint",
-        "node affinity/selector",
-        "were unschedulable",
-        "free ports",
-        "requested node name",
-    ];
+/// The reasons of `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't match ...` that [`fit`] does not know;
+/// without the other pods, also those it can't count.
+fn own_words(verdict: &str, counted: bool) -> Vec<&str> {
+    const COUNTED: &[&str] = &["Insufficient ", "Too many pods", "free ports"];
+    const KNOWN: &[&str] =
+        &["untolerated taint", "node affinity/selector", "were unschedulable", "requested node name"];
+    let known = |reason: &str| {
+        KNOWN.iter().any(|k| reason.contains(k)) || counted && COUNTED.iter().any(|k| reason.contains(k))
+    };
     let said = verdict.split_once("nodes are available: ").map_or(verdict, |(_, said)| said);
     let said = said.split_once(" preemption:").map_or(said, |(said, _)| said).trim_end_matches('.');
     let reasons = said.split(", ").map(|r| r.trim_start_matches(|c: char| c.is_ascii_digit()).trim());
-    reasons.filter(|r| !r.is_empty() && !KNOWN.iter().any(|known| r.contains(known))).collect()
+    reasons.filter(|r| !r.is_empty() && !known(r)).collect()
 }
 
 #[cfg(test)]
@@ -263,7 +262,8 @@ mod tests {
         let verdict = "0/5 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint {a: b}, \
                        3 node(s) didn't satisfy existing pods anti-affinity rules. preemption: 0/5 nodes are available: \
                        5 Preemption is not helpful for scheduling.";
-        assert_eq!(own_words(verdict), ["node(s) didn't satisfy existing pods anti-affinity rules"]);
-        assert!(own_words("0/1 nodes are available: 1 Too many pods.").is_empty());
+        assert_eq!(own_words(verdict, true), ["node(s) didn't satisfy existing pods anti-affinity rules"]);
+        assert_eq!(own_words(verdict, false).len(), 2);
+        assert!(own_words("0/1 nodes are available: 1 Too many pods.", true).is_empty());
     }
 }
