@@ -167,9 +167,20 @@ pub fn tail(path: &Path, lines_max: usize, bytes_max: usize) -> io::Result<Strin
     let mut bytes = Vec::new();
     file.take(window).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
-    let lines = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect::<Vec<_>>();
-    let lines = &lines[lines.len().saturating_sub(lines_max)..];
-    let mut text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let parts = text.lines().filter_map(|line| {
+        let mut words = line.splitn(4, ' ').skip(2);
+        Some((words.next()?, words.next()?))
+    });
+    let parts = parts.collect::<Vec<_>>();
+    let parts = &parts[parts.len().saturating_sub(lines_max)..];
+    let mut text = String::new();
+    for (tag, part) in parts {
+        text.push_str(part);
+        // A part of a line is followed by more of it, or by nothing.
+        if *tag != "P" {
+            text.push('\n');
+        }
+    }
     let mut cut = text.len().saturating_sub(bytes_max);
     while !text.is_char_boundary(cut) {
         cut += 1;
@@ -182,7 +193,7 @@ mod tests {
     use expect_test::expect;
     use jiff::Timestamp;
 
-    use super::{FILES_MAX, LINE_BYTES_MAX, LogFile, rotated};
+    use super::{FILES_MAX, LINE_BYTES_MAX, LogFile, rotated, tail};
     use crate::logs::Stream::{Stderr, Stdout};
 
     fn now() -> Timestamp {
@@ -221,6 +232,18 @@ mod tests {
             (words.next().unwrap(), words.next().unwrap().len())
         });
         assert_eq!(lines.collect::<Vec<_>>(), [("P", LINE_BYTES_MAX), ("F", 3), ("P", 3)]);
+    }
+
+    #[test]
+    fn the_tail_is_what_was_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("0.log");
+        let mut log = LogFile::open(&path).unwrap();
+        log.write(Stdout, b"one\ntwo\nDONE", now());
+        log.end(Stdout);
+        assert_eq!(tail(&path, 80, 2048).unwrap(), "one\ntwo\nDONE");
+        assert_eq!(tail(&path, 2, 2048).unwrap(), "two\nDONE");
+        assert_eq!(tail(&path, 80, 3).unwrap(), "ONE");
     }
 
     #[test]
