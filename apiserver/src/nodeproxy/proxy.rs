@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use rand::RngExt;
 use serde_json::Value;
 
@@ -140,19 +140,23 @@ fn named(call: &Call) -> Result<Named<'_>, Status> {
 /// Passes the request on, and the answer back with links that lead this way.
 async fn through(server: &Arc<Server>, call: Call, body: Body, to: &Destination) -> Result<Response<Body>, Status> {
     let path = to.target.split('?').next().unwrap_or_default();
-    let prefix = call.parts.uri.path().strip_suffix(path).unwrap_or_default().to_owned();
+    let asked = call.parts.uri.path();
+    let prefix = asked.strip_suffix(path).unwrap_or(asked).to_owned();
     let place = Place { prefix, host: format!("{}:{}", to.host, to.port) };
     let response = tunnel::forward(server, call, body, to).await?;
     Ok(links::rewrite(response, &place).await)
 }
 
-/// The part of the request's path and query behind `…/proxy`, as the client escaped it; `None` without even a slash.
+/// The part of the request's path and query behind `…/proxy`, as the client escaped it; `None` for readers without even a
+/// slash, who are sent to it. Others would come back with another method.
 fn target(call: &Call) -> Option<String> {
     let path = call.parts.uri.path();
     // Before it: `api`, `v1`, the namespace if any, resource and name; the segments keep the count right whatever they
     // contain.
     let before = if call.info.namespace.is_empty() { 5 } else { 7 };
-    let behind = path.trim_start_matches('/').splitn(before + 1, '/').nth(before)?;
+    let behind = path.trim_start_matches('/').splitn(before + 1, '/').nth(before);
+    let reads = matches!(call.parts.method, Method::GET | Method::HEAD);
+    let behind = behind.or((!reads).then_some(""))?;
     let query = call.parts.uri.query().map_or(String::new(), |query| format!("?{query}"));
     Some(format!("/{behind}{query}"))
 }

@@ -201,13 +201,20 @@ async fn pods_and_services_are_reached_through_the_server() {
         assert_eq!((status, text.as_str()), (StatusCode::OK, "/a%2Fb?c=d"), "{place}");
         let (_, text) = running.get(Some(admin), &format!("{proxy}/page")).await;
         assert_eq!(text, format!("<a href=\"{proxy}/rewriteme\">test</a>"));
-        let mut stream = running.connect(Some(admin), b"http/1.1").await;
-        let head = format!("GET {proxy}/moved HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-        stream.write_all(head.as_bytes()).await.unwrap();
-        let mut seen = String::new();
-        // A peer that ends without TLS's own farewell has said everything before.
-        drop(stream.read_to_string(&mut seen).await);
-        assert!(seen.contains(&format!("location: {proxy}/there/\r\n")), "{seen}");
+        for (request, said, answer) in [
+            (format!("GET {proxy}/moved"), "302", format!("location: {proxy}/there/\r\n")),
+            (format!("GET {proxy}?c=d"), "301", format!("location: {proxy}/?c=d\r\n")),
+            // Whoever does not read is not sent elsewhere: it would come back as a reader.
+            (format!("DELETE {proxy}?c=d"), "200", "\r\n\r\n/?c=d".to_owned()),
+        ] {
+            let mut stream = running.connect(Some(admin), b"http/1.1").await;
+            let head = format!("{request} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut seen = String::new();
+            // A peer that ends without TLS's own farewell has said everything before.
+            drop(stream.read_to_string(&mut seen).await);
+            assert!(seen.starts_with(&format!("HTTP/1.1 {said}")) && seen.contains(&answer), "{request}: {seen}");
+        }
         let mut stream = running.connect(Some(admin), b"http/1.1").await;
         let head =
             format!("GET {proxy}/echo HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: SPDY/3.1\r\n\r\n");
