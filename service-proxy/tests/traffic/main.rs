@@ -1,6 +1,5 @@
 //! The proxy's tables under real traffic, in network namespaces: what clients reach, and which address servers see.
 
-mod cost;
 mod faults;
 mod proxy;
 mod services;
