@@ -1,3 +1,5 @@
+//! Tests of [`super`]: what one Service makes of its endpoints.
+
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 

@@ -1,3 +1,5 @@
+//! Tests of [`super`]: which elements a change touches.
+
 use super::*;
 use crate::plan::Frontend;
 
