@@ -123,6 +123,9 @@ async fn remove_containers(options: &Options, paths: &Paths, uids: &mut BTreeSet
             remove_tree(&paths.pod_logs(&pod))?;
         }
     }
+    for uid in uids.iter() {
+        runtime.end_lost_shim(uid);
+    }
     Ok(())
 }
 

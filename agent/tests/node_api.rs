@@ -126,8 +126,9 @@ async fn exec_over_a_websocket() {
     assert!(none.error.contains("InternalError") && none.error.contains("no/such/program"), "{none:?}");
 
     // The text variant, with the kubelet's uid in the path.
-    let path = "/exec/default/web/uid-web/main?output=1&command=echo&command=hi";
-    let said = rig.client.websocket(path, "base64.channel.k8s.io").await.rest().await;
+    let uid = support::uid(&rig.node.options, "web");
+    let path = format!("/exec/default/web/{uid}/main?output=1&command=echo&command=hi");
+    let said = rig.client.websocket(&path, "base64.channel.k8s.io").await.rest().await;
     assert_eq!(said.stdout, "aGkK");
 
     assert_eq!(rig.client.get("/exec/default/web/main?output=1&command=ls").await.0, 400);
@@ -319,7 +320,8 @@ async fn ports_of_a_pod_are_forwarded() {
     // Nobody listens: the error stream says so and the data stream is reset; the connection lives on.
     let (error, data) = pair(&mut spdy, "81", "2").await;
     let said = spdy.all(&[error, data]).await;
-    assert!(said[0].0.starts_with("error forwarding port 81 to pod web, uid uid-web: "), "{said:?}");
+    let told = format!("error forwarding port 81 to pod web, uid {}: ", support::uid(&rig.node.options, "web"));
+    assert!(said[0].0.starts_with(&told), "{said:?}");
     assert!(said[1].1, "{said:?}");
     let (_, data) = pair(&mut spdy, "8080", "3").await;
     spdy.data(data, request).await;

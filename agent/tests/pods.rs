@@ -52,7 +52,7 @@ async fn a_pod_runs_from_its_json_and_leaves_nothing() {
     assert_eq!(terminated(&gone)["reason"], "Completed");
     assert!(node.pods.is_empty());
     assert!(node.shared.runtime.list_containers(&[]).await.unwrap().is_empty());
-    assert!(!node.shared.paths.pod("uid-web").exists());
+    assert!(!node.shared.paths.pod(&support::uid(&node.options, "web")).exists());
     node.end(&containerd).await;
 }
 
@@ -75,7 +75,7 @@ async fn output_of_an_ended_container_is_complete_in_its_log() {
         conditions.iter().any(|one| one["type"] == "PodReadyToStartContainers" && one["status"] == "False")
     };
     node.board.wait("job", "torn down", released).await;
-    assert!(!node.shared.paths.namespaces("uid-job").join("net").exists());
+    assert!(!node.shared.paths.namespaces(&support::uid(&node.options, "job")).join("net").exists());
     node.end(&containerd).await;
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
-use support::{Board, Containerd, Node, busybox_archive};
+use support::{Board, Containerd, Node, busybox_archive, uid};
 
 async fn image(containerd: &Containerd) {
     let archive = busybox_archive(containerd.directory.path());
@@ -20,10 +20,6 @@ fn counting() -> Value {
         "sh", "-c", "i=0; while true; do echo line $i; i=$((i+1)); sleep 0.02; done",
     ]}]})
 }
-
-/// Pods of the same name have the same uid here, and the host's end of a pod's network is named after that: tests that ran
-/// side by side would take each other's interfaces away.
-static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Lines `line 0`, `line 1`, … without a gap.
 fn assert_unbroken(output: &str) {
@@ -44,7 +40,6 @@ async fn grows(node: &Node, than: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_takes_running_pods_back_without_touching_them() {
-    let _alone = ALONE.lock().await;
     let containerd = Containerd::start();
     image(&containerd).await;
     let mut node = Node::start(Node::options(&containerd, "n1"), Board::default()).await;
@@ -71,7 +66,6 @@ async fn an_agent_takes_running_pods_back_without_touching_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_while_no_agent_ran_is_found() {
-    let _alone = ALONE.lock().await;
     let containerd = Containerd::start();
     image(&containerd).await;
     let mut node = Node::start(Node::options(&containerd, "n1"), Board::default()).await;
@@ -94,7 +88,6 @@ async fn an_end_while_no_agent_ran_is_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_deleted_while_no_agent_ran_are_removed() {
-    let _alone = ALONE.lock().await;
     let containerd = Containerd::start();
     image(&containerd).await;
     let mut node = Node::start(Node::options(&containerd, "n1"), Board::default()).await;
@@ -108,13 +101,77 @@ async fn pods_deleted_while_no_agent_ran_are_removed() {
     node.pods.reap().await;
     assert!(node.pods.is_empty());
     assert!(containerd.runtime().list_containers(&[]).await.unwrap().is_empty());
-    assert!(!node.shared.paths.pod("uid-left").exists());
+    assert!(!node.shared.paths.pod(&uid(&node.options, "left")).exists());
+    node.end(&containerd).await;
+}
+
+/// What an agent leaves that is killed while containerd starts a container's shim. Gives all shims, and the reader of
+/// the new one's log, without which it ends.
+fn start_lost_shim(containerd: &Containerd, group: &str) -> (Vec<i32>, std::fs::File) {
+    let bundle = containerd.directory.path().join(group);
+    std::fs::create_dir_all(&bundle).unwrap();
+    nix::unistd::mkfifo(&bundle.join("log"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let log = std::fs::File::options().read(true).write(true).open(bundle.join("log")).unwrap();
+    let spec = json!({"ociVersion": "1.0.2", "annotations": {"io.containerd.runc.v2.group": group}});
+    std::fs::write(bundle.join("config.json"), spec.to_string()).unwrap();
+    let socket = containerd.socket().display().to_string();
+    let started = std::process::Command::new("containerd-shim-runc-v2")
+        .args(["-namespace", &containerd.namespace(), "-id", "lost", "-address", &socket, "start"])
+        .env("TTRPC_ADDRESS", format!("{socket}.ttrpc"))
+        .current_dir(&bundle)
+        .output()
+        .unwrap();
+    assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+    (shims(containerd), log)
+}
+
+/// The shims of this containerd, by their command lines.
+fn shims(containerd: &Containerd) -> Vec<i32> {
+    let socket = containerd.socket().display().to_string();
+    let processes = procfs::process::all_processes().unwrap().flatten();
+    let of = |process: &procfs::process::Process| {
+        let alive = process.stat().is_ok_and(|stat| stat.state != 'Z');
+        alive
+            && process.cmdline().is_ok_and(|words| {
+                words.first().is_some_and(|word| word.contains("containerd-shim")) && words.contains(&socket)
+            })
+    };
+    processes.filter(of).map(|process| process.pid).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_that_was_lost_in_the_middle_of_a_start_goes_with_its_pod() {
+    let containerd = Containerd::start();
+    image(&containerd).await;
+    let mut node = Node::start(Node::options(&containerd, "n1"), Board::default()).await;
+    node.put("lost", json!({"containers": [{"name": "main", "command": ["sleep", "1000"]}]}));
+    node.board.wait_phase("lost", "Running").await;
+    let (id, board) = (node.container_id("lost"), node.board.clone());
+    let options = node.stop().await;
+    containerd.runtime().kill_and_delete_task(&id).await.unwrap();
+    // The regular shim ends by itself, after the last of its tasks.
+    let gone = async {
+        while !shims(&containerd).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(support::PATIENCE, gone).await.expect("the shim ends");
+    let (lost, _log) = start_lost_shim(&containerd, &uid(&options, "lost"));
+    assert_eq!(lost.len(), 1);
+    let (others, _other_log) = start_lost_shim(&containerd, "uid-other");
+    assert_eq!(others.len(), 2);
+
+    let mut node = Node::start(options, board).await;
+    node.pods.complete();
+    node.pods.reap().await;
+    let left = shims(&containerd);
+    assert!(left.len() == 1 && others.contains(&left[0]), "{left:?} of {others:?}");
+    assert_eq!(containerd.runtime().end_lost_shim("uid-other"), 1);
     node.end(&containerd).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn containerd_may_crash_under_running_pods() {
-    let _alone = ALONE.lock().await;
     let mut containerd = Containerd::start();
     image(&containerd).await;
     let mut node = Node::start(Node::options(&containerd, "n1"), Board::default()).await;
@@ -146,7 +203,6 @@ fn with_status(node: &Node, name: &str, spec: Value) -> Arc<Pod> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_reboot_pods_are_made_again() {
-    let _alone = ALONE.lock().await;
     let mut containerd = Containerd::start();
     image(&containerd).await;
     let never = json!({"restartPolicy": "Never", "containers": [{"name": "main", "command": ["sleep", "1000"]}]});
@@ -187,7 +243,6 @@ async fn after_a_reboot_pods_are_made_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_whose_records_are_lost_go_on() {
-    let _alone = ALONE.lock().await;
     let containerd = Containerd::start();
     image(&containerd).await;
     let shared = json!({"shareProcessNamespace": true, "containers": [{"name": "main", "command": ["sleep", "1000"]}]});
@@ -201,10 +256,10 @@ async fn pods_whose_records_are_lost_go_on() {
     let address = board.get("count")["status"]["podIP"].as_str().unwrap().to_owned();
     let options = node.stop().await;
     // One record is gone, one is of a later version.
-    let pods = options.state_dir.join("pods");
-    std::fs::remove_file(pods.join("uid-count/sandbox.json")).unwrap();
-    std::fs::remove_file(pods.join("uid-shared/ns/pid.pid")).unwrap();
-    std::fs::write(pods.join("uid-shared/sandbox.json"), r#"{"version": 1000}"#).unwrap();
+    let of = |pod: &str, file: &str| options.state_dir.join("pods").join(uid(&options, pod)).join(file);
+    std::fs::remove_file(of("count", "sandbox.json")).unwrap();
+    std::fs::remove_file(of("shared", "ns/pid.pid")).unwrap();
+    std::fs::write(of("shared", "sandbox.json"), r#"{"version": 1000}"#).unwrap();
     std::fs::remove_dir_all(options.state_dir.join("addresses")).unwrap();
 
     let mut node = Node::start(options, board).await;
@@ -239,7 +294,6 @@ async fn pods_whose_records_are_lost_go_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_that_ran_and_is_lost_counts_as_a_restart() {
-    let _alone = ALONE.lock().await;
     let mut containerd = Containerd::start();
     image(&containerd).await;
     let mut node = Node::start(Node::options(&containerd, "n1"), Board::default()).await;

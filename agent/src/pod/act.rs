@@ -180,7 +180,7 @@ impl Owner {
         // Records whose labels this agent does not understand, such as another version's.
         for record in self.shared.runtime.list_containers(&[(label::POD_UID, uid)]).await? {
             if !known(&record.id) {
-                self.shared.runtime.remove_container(&record.id).await?;
+                self.remove_record(&record).await?;
             }
         }
         self.shared.sandboxes.tear_down(uid).await?;
@@ -196,11 +196,12 @@ impl Owner {
     async fn remove(&mut self) -> Result<(), Error> {
         let uid = self.id.uid.clone();
         for record in self.shared.runtime.list_containers(&[(label::POD_UID, &uid)]).await? {
-            self.shared.runtime.remove_container(&record.id).await?;
+            self.remove_record(&record).await?;
             self.shared.unregister(&record.id);
-            if let Some(name) = record.labels.get(label::CONTAINER) {
-                remove_file(&self.shared.paths.log_link(&self.id, name, &record.id))?;
-            }
+        }
+        if self.lost_shim {
+            self.shared.runtime.end_lost_shim(&uid);
+            self.lost_shim = false;
         }
         self.pumps.clear();
         // Root file systems that were prepared for containers that never came to be.
@@ -218,6 +219,15 @@ impl Owner {
                 Err(Error::Io { action: "remove", path: logs.display().to_string(), source })
             }
             _ => Ok(()),
+        }
+    }
+
+    /// A container with its log's link.
+    pub(super) async fn remove_record(&self, record: &runtime::Container) -> Result<(), Error> {
+        self.shared.runtime.remove_container(&record.id).await?;
+        match record.labels.get(label::CONTAINER) {
+            Some(name) => remove_file(&self.shared.paths.log_link(&self.id, name, &record.id)),
+            None => Ok(()),
         }
     }
 

@@ -20,6 +20,7 @@ const LOST_CODE: i32 = 255;
 impl Owner {
     /// Takes back what an earlier agent left running, without touching it.
     pub(super) async fn take_over(&mut self, found: Vec<Found>) {
+        self.lost_shim = !found.is_empty() || self.shared.paths.pod(&self.id.uid).exists();
         self.load_sandbox();
         let mut found = found
             .into_iter()
@@ -97,7 +98,7 @@ impl Owner {
                 }
                 _ if record.labels.get(label::BOOT_ID) == Some(&self.shared.boot_id) && !self.has_run(&attempt.id) => {
                     // Made but never started: an agent stopped in between. The same attempt is made again.
-                    if let Err(error) = self.shared.runtime.remove_container(&attempt.id).await {
+                    if let Err(error) = self.remove_record(record).await {
                         tracing::warn!(pod = %self.id, container = name, error = chain(&error), "half-made container");
                     }
                     return;

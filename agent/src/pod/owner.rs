@@ -74,6 +74,8 @@ pub(super) struct Owner {
     reporting: Option<PodStatus>,
     report_retry: Option<Retry>,
     finished: bool,
+    /// A start was cut off, perhaps by an agent's end: the pod's shim may run without containerd knowing.
+    pub(super) lost_shim: bool,
 }
 
 /// How an operation beside the owner ended.
@@ -117,6 +119,7 @@ impl Owner {
             reporting: None,
             report_retry: None,
             finished: false,
+            lost_shim: false,
         }
     }
 

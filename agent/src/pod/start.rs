@@ -234,12 +234,13 @@ impl Owner {
     }
 
     async fn start_task(
-        &self,
+        &mut self,
         container: &Container,
         attempt: &Attempt,
         rootfs: Vec<SnapshotMount>,
     ) -> Result<(u32, Pump), Error> {
-        let runtime = &self.shared.runtime;
+        let shared = self.shared.clone();
+        let runtime = &shared.runtime;
         let directory = self.shared.paths.container(&self.id.uid, &container.name);
         std::fs::create_dir_all(&directory).map_err(|source| Error::Io {
             action: "create",
@@ -264,8 +265,13 @@ impl Owner {
                     let pid = runtime.start_task(&attempt.id).await?;
                     return Ok((pid, pump));
                 }
-                Err(error) if error.is_unavailable() => return Err(error.into()),
-                Err(error) => last = Some(error),
+                Err(error) => {
+                    self.lost_shim = true;
+                    if error.is_unavailable() {
+                        return Err(error.into());
+                    }
+                    last = Some(error);
+                }
             }
         }
         Err(last.map_or(Error::Unprepared("task"), Error::from))

@@ -13,6 +13,7 @@ pub mod lease;
 pub mod namespace;
 pub mod options;
 pub mod plugin;
+mod shim;
 pub mod snapshot;
 pub mod task;
 pub mod unpack;

@@ -376,6 +376,11 @@ impl Board {
     }
 }
 
+/// A pod's uid: no other node's pod has it, as interfaces and containers are named after it.
+pub fn uid(options: &Options, name: &str) -> String {
+    format!("uid-{}-{name}", options.bridge)
+}
+
 /// An agent's pods on a private containerd.
 pub struct Node {
     pub shared: Arc<Shared>,
@@ -434,7 +439,10 @@ impl Node {
         agent::cleanup(&options).await.unwrap();
         // A second time finds nothing to do.
         agent::cleanup(&options).await.unwrap();
-        assert!(!options.state_dir.exists() && !options.log_dir.exists() && !options.container_log_dir.exists());
+        for directory in [&options.state_dir, &options.log_dir, &options.container_log_dir] {
+            let left = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+            assert!(!directory.exists(), "{directory:?} is left, with {:?}", left.collect::<Vec<_>>());
+        }
         assert!(!Path::new("/sys/class/net").join(&options.bridge).exists());
         assert!(containerd.runtime().list_containers(&[]).await.unwrap().is_empty());
         assert!(containerd.runtime().list_tasks().await.unwrap().is_empty());
@@ -466,7 +474,7 @@ impl Node {
     pub fn pod(&self, name: &str, spec: Value) -> Arc<Pod> {
         let mut object = json!({
             "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}"), "generation": 1},
+            "metadata": {"name": name, "namespace": "default", "uid": uid(&self.options, name), "generation": 1},
             "spec": spec,
         });
         for list in ["containers", "initContainers"] {
@@ -502,7 +510,7 @@ impl Node {
     }
 
     pub fn log(&self, name: &str, container: &str, attempt: u32) -> String {
-        let id = PodId { namespace: "default".into(), name: name.into(), uid: format!("uid-{name}") };
+        let id = PodId { namespace: "default".into(), name: name.into(), uid: uid(&self.options, name) };
         let path = self.shared.paths.log(&id, container, attempt);
         std::fs::read_to_string(path).unwrap_or_default()
     }
