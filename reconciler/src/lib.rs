@@ -47,6 +47,9 @@ pub struct Options {
     pub signer: Option<Arc<dyn controllers::certificates::Signer>>,
     /// Where queue metrics are kept; register it with the process's registry.
     pub metrics: Metrics,
+    /// Keys are run again before the caches have seen what they wrote. This is a fault: tests switch it on to show that
+    /// they would find it.
+    pub forgetful: bool,
 }
 
 /// Drives all controllers until `shutdown`; returns when their tasks have ended.
@@ -65,7 +68,9 @@ async fn drive(client: Client, options: Options, shutdown: CancellationToken) {
     let caches = Caches::new(client.clone(), tasks.clone(), shutdown.clone());
     let recorder = Recorder::start(&client, "controllermanager", "", &tasks, shutdown.clone());
     let metrics = options.metrics.clone();
-    let engine = Engine { client, caches, recorder, metrics, tasks: tasks.clone(), shutdown: shutdown.clone() };
+    let forgetful = options.forgetful;
+    let (tasks_of, stop) = (tasks.clone(), shutdown.clone());
+    let engine = Engine { client, caches, recorder, metrics, forgetful, tasks: tasks_of, shutdown: stop };
     let controllers = controllers(&engine.client, &engine.caches, &options);
     info!(controllers = controllers.len(), "controllers started");
     controllers.into_iter().for_each(|controller| engine.start(controller));

@@ -24,6 +24,8 @@ pub struct Engine {
     pub caches: Caches,
     pub recorder: Recorder,
     pub metrics: Metrics,
+    /// See [`crate::Options::forgetful`].
+    pub forgetful: bool,
     pub tasks: TaskTracker,
     pub shutdown: CancellationToken,
 }
@@ -117,6 +119,9 @@ impl Running {
         self.metrics.worked(started.elapsed(), result.is_err());
         drop(permit);
         guard.ended = self.ended(&key, result, started.elapsed());
+        if self.engine.forgetful {
+            return;
+        }
         // A stopped engine waits for nothing.
         self.engine.shutdown.run_until_cancelled(work.seen()).await;
     }

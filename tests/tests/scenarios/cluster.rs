@@ -80,6 +80,8 @@ pub struct Cluster {
     wires: BTreeMap<String, Arc<Wire>>,
     parts: BTreeMap<String, Part>,
     pub nodes: BTreeMap<String, Node>,
+    /// See [`reconciler::Options::forgetful`].
+    pub forgetful: bool,
     /// Who commands, over a wire without faults unless they are asked for.
     pub user: Client,
 }
@@ -121,6 +123,7 @@ impl Cluster {
             wires: BTreeMap::from([("user".to_owned(), wire)]),
             parts: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            forgetful: false,
             user,
         };
         cluster.start_server().await?;
@@ -192,6 +195,7 @@ impl Cluster {
                 let options = reconciler::Options {
                     cluster_cidrs: vec!["10.244.0.0/16".into()],
                     root_ca: Some("the root".into()),
+                    forgetful: self.forgetful,
                     ..reconciler::Options::default()
                 };
                 let run = reconciler::run(client, options, stop.clone());

@@ -39,6 +39,7 @@ fn trials() -> Vec<Trial> {
     let mut trials = vec![
         Trial::test("runner::text", || Ok(text::check()?)),
         Trial::test("runner::one_seed_one_run", || Ok(same_twice()?)),
+        Trial::test("runner::a_fault_is_found", || Ok(fault_found()?)),
     ];
     trials.extend(seeds().map(random_trial));
     match files() {
@@ -56,7 +57,9 @@ fn one(trial: &str) -> Result<String, String> {
         let scenario = same_scenario()?;
         simulation::run(7, || async { session::fingerprint(&scenario).await.map(say) })?;
     } else if trial.starts_with(RANDOM) {
-        simulation::run(seed(), || random::run(seed()))?;
+        simulation::run(seed(), || random::run(seed(), false))?;
+    } else if trial == FORGETFUL {
+        simulation::run(seed(), || random::run(seed(), true))?;
     } else {
         let scenario = files()?.into_iter().find(|s| name(s) == trial).ok_or("there is no such scenario")?;
         let rewriting = std::env::var_os(REWRITE).is_some();
@@ -147,6 +150,24 @@ fn rewrite(scenario: &Scenario, outputs: &[String]) -> Result<(), String> {
     let now = text::parse(&scenario.file, &text)?;
     let same = now.iter().find(|s| s.name == scenario.name).ok_or("the scenario is no longer in its file")?;
     std::fs::write(&path, text::rewrite(&text, same, outputs)).map_err(|e| format!("write {}: {e}", path.display()))
+}
+
+/// A randomized run in which controllers act on caches that have not seen their own writes.
+const FORGETFUL: &str = "random::forgetful";
+/// Seeds that are tried before the randomized run is taken to be blind to that.
+const FORGETFUL_SEEDS: std::ops::Range<u64> = 1..21;
+
+/// The randomized run notices a real fault, and by the right sign: too many pods.
+fn fault_found() -> Result<(), String> {
+    let mut others = Vec::new();
+    for seed in FORGETFUL_SEEDS {
+        match process::run(FORGETFUL, seed) {
+            Err(failure) if failure.contains(random::TOO_MANY) => return Ok(()),
+            Err(failure) => others.push(failure),
+            Ok(_) => {}
+        }
+    }
+    Err(format!("{FORGETFUL_SEEDS:?} did not show pods made twice; other failures: {others:#?}"))
 }
 
 const FINGERPRINT: &str = "runner::fingerprint";

@@ -1,10 +1,14 @@
 //! The randomized run: a seed decides what users do, what breaks and when. Afterwards faults stop, and the cluster
 //! must come to the state that was asked for, run every pod once, keep every write it acknowledged, and leave nothing
 //! behind when everything is deleted.
+//!
+//! A run can be given a fault of the controllers' engine, to show that these checks find it.
 
 mod invariants;
 mod user;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rand::RngExt;
@@ -14,6 +18,7 @@ use crate::cluster::{COMPONENTS, Cluster};
 use crate::stores::Stores;
 use crate::wire::Faults;
 use crate::{commands, simulation};
+pub use invariants::TOO_MANY;
 use user::User;
 
 /// Every so many seeds one runs on the embedded store.
@@ -36,23 +41,30 @@ impl Log {
     }
 }
 
-pub async fn run(seed: u64) -> Result<(), String> {
+/// `forgetful`: see [`reconciler::Options::forgetful`].
+pub async fn run(seed: u64, forgetful: bool) -> Result<(), String> {
     let mut log = Log(Vec::new());
-    let result = play(seed, &mut log).await;
+    let result = play(seed, forgetful, &mut log).await;
     result.map_err(|error| format!("{error}\n\nwhat was done:\n{}", log.0.join("\n")))
 }
 
-async fn play(seed: u64, log: &mut Log) -> Result<(), String> {
+async fn play(seed: u64, forgetful: bool, log: &mut Log) -> Result<(), String> {
     let stores = if seed % EMBEDDED_EVERY == 0 { Stores::embedded()? } else { Stores::memory() };
-    let mut cluster = Cluster::start(stores, &COMPONENTS).await?;
+    let mut cluster = Cluster::start(stores, &[]).await?;
+    cluster.forgetful = forgetful;
+    for component in COMPONENTS {
+        cluster.start_component(component)?;
+    }
     let mut user = User::new(&cluster);
+    let doubt = Arc::new(AtomicBool::new(false));
+    cluster.truth.always(invariants::never_too_many(Arc::clone(&doubt)))?;
     for number in 1..=rand::rng().random_range(2..=NODES_MAX) {
         cluster.add_node(&format!("n{number}"), simulate::Shape::default(), simulate::Timing::default())?;
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
     for _ in 0..rand::rng().random_range(8..24) {
         if rand::rng().random_range(0..3) == 0 {
-            disturb(&mut cluster, log).await?;
+            disturb(&mut cluster, &doubt, log).await?;
         } else {
             user.act(&cluster, log).await?;
         }
@@ -113,12 +125,13 @@ async fn rest(cluster: &Cluster, log: &mut Log) -> Result<(), String> {
 }
 
 /// Something breaks, or is mended.
-async fn disturb(cluster: &mut Cluster, log: &mut Log) -> Result<(), String> {
+async fn disturb(cluster: &mut Cluster, doubt: &AtomicBool, log: &mut Log) -> Result<(), String> {
     let nodes: Vec<String> = cluster.nodes.keys().cloned().collect();
     let node = nodes[rand::rng().random_range(0..nodes.len())].clone();
     match rand::rng().random_range(0..12) {
         0 => {
             log.add("restart server");
+            doubt.store(true, Ordering::Relaxed);
             cluster.stop_server().await?;
             let pause = rand::rng().random_range(0..20);
             tokio::time::sleep(Duration::from_secs(pause)).await;
@@ -146,6 +159,7 @@ async fn disturb(cluster: &mut Cluster, log: &mut Log) -> Result<(), String> {
             let names = ["controllers", "scheduler", "nodes"];
             let name = names[rand::rng().random_range(0..names.len())];
             let faults = faults();
+            doubt.fetch_or(faults.lose_answers > 0.0, Ordering::Relaxed);
             log.add(format!("faults {name} {faults:?}"));
             cluster.wires(name)?.iter().for_each(|wire| wire.set(faults.clone()));
         }

@@ -90,17 +90,17 @@ pub fn plan<'a>(ranges: &[Range], nodes: impl Iterator<Item = (&'a str, &'a [Str
             taken.extend(range.taken_by(cidr).into_iter().flatten().take(1 << 20));
         }
     }
-    let mut next: Vec<u128> = vec![0; ranges.len()];
+    // Beyond the last one first: what a node gave back rests, as others may still have routes to it.
+    let mut next: Vec<u128> =
+        taken.iter().map(|taken| taken.iter().max().map_or(0, |last| last.saturating_add(1))).collect();
     let mut plan = Plan::default();
     for (name, _) in nodes.iter().filter(|(_, cidrs)| cidrs.is_empty()) {
         let mut given = Vec::new();
         for ((range, taken), next) in ranges.iter().zip(&mut taken).zip(&mut next) {
-            while taken.contains(next) {
-                *next += 1;
-            }
-            if *next < range.count() {
-                taken.insert(*next);
-                given.push(range.nth(*next));
+            if let Some(free) = free(range, taken, *next) {
+                taken.insert(free);
+                given.push(range.nth(free));
+                *next = free + 1;
             }
         }
         if given.len() == ranges.len() {
@@ -110,6 +110,12 @@ pub fn plan<'a>(ranges: &[Range], nodes: impl Iterator<Item = (&'a str, &'a [Str
         }
     }
     plan
+}
+
+/// The first index from `from` on that is not taken, then from the start.
+fn free(range: &Range, taken: &HashSet<u128>, from: u128) -> Option<u128> {
+    let first = |mut indexes: std::ops::Range<u128>| indexes.find(|index| !taken.contains(index));
+    first(from..range.count()).or_else(|| first(0..from.min(range.count())))
 }
 
 #[cfg(test)]
@@ -124,13 +130,20 @@ mod tests {
     }
 
     #[test]
-    fn nodes_get_the_first_free_range() {
+    fn nodes_get_ranges_that_are_free() {
         let plan = run(
             &["10.244.0.0/16", "fd00::/48"],
             &[("a", &["10.244.0.0/24", "fd00::/64"]), ("b", &[]), ("c", &["10.244.2.0/23"]), ("d", &[])],
         );
-        assert_eq!(plan.given["b"], ["10.244.1.0/24", "fd00:0:0:1::/64"]);
-        assert_eq!(plan.given["d"], ["10.244.4.0/24", "fd00:0:0:2::/64"]);
+        assert_eq!(plan.given["b"], ["10.244.4.0/24", "fd00:0:0:1::/64"]);
+        assert_eq!(plan.given["d"], ["10.244.5.0/24", "fd00:0:0:2::/64"]);
+    }
+
+    #[test]
+    fn what_was_given_back_is_used_when_nothing_else_is_left() {
+        let nodes: &[(&str, &[&str])] = &[("b", &["10.0.1.0/24"]), ("d", &["10.0.3.0/24"]), ("e", &[]), ("f", &[])];
+        let plan = run(&["10.0.0.0/22"], nodes);
+        assert_eq!((&*plan.given["e"][0], &*plan.given["f"][0]), ("10.0.0.0/24", "10.0.2.0/24"));
     }
 
     #[test]

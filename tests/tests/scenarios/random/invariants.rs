@@ -1,12 +1,14 @@
 //! What must be so when faults have stopped: everything is as asked for, and nothing is left that nobody wants.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
 use crate::cluster::Cluster;
 use crate::conditions::{describe, rolled_out, text};
-use crate::truth::Objects;
+use crate::truth::{Always, Objects};
 
 pub fn converged(cluster: &Cluster) -> Result<(), String> {
     cluster.truth.read(|objects| {
@@ -15,6 +17,40 @@ pub fn converged(cluster: &Cluster) -> Result<(), String> {
         endpoints(objects)?;
         running(cluster, objects)
     })
+}
+
+/// How [`never_too_many`] is named when it is broken.
+pub const TOO_MANY: &str = "never too many pods";
+
+/// No set has more pods than it was told to have at any time. `doubt`: an answer was lost, and a controller may have
+/// to make a pod again that it did not hear of; upstream's does too.
+pub fn never_too_many(doubt: Arc<AtomicBool>) -> Always {
+    let most: Mutex<BTreeMap<String, i64>> = Mutex::default();
+    let holds = move |objects: &Objects| {
+        if doubt.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut most = most.lock().unwrap_or_else(PoisonError::into_inner);
+        for set in objects.of("replicasets") {
+            let uid = text(set, "metadata.uid");
+            let wanted = set["spec"]["replicas"].as_i64().unwrap_or(1);
+            let most = *most.entry(uid.clone()).and_modify(|most| *most = wanted.max(*most)).or_insert(wanted);
+            // Not those that it found and adopted.
+            let born = text(set, "metadata.creationTimestamp");
+            let own = |pod: &&Value| {
+                pod["metadata"]["ownerReferences"][0]["uid"] == uid.as_str()
+                    && pod["metadata"].get("deletionTimestamp").is_none()
+                    && !["Succeeded", "Failed"].contains(&text(pod, "phase").as_str())
+                    && text(pod, "metadata.creationTimestamp") >= born
+            };
+            let count = objects.of("pods").iter().filter(|pod| own(pod)).count();
+            if i64::try_from(count).is_ok_and(|count| count > most) {
+                return Err(format!("{} has {count} pods, and was told to have {most} at most", text(set, "name")));
+            }
+        }
+        Ok(())
+    };
+    (TOO_MANY.to_owned(), Box::new(holds))
 }
 
 /// After everything was deleted.
