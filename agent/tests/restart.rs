@@ -171,6 +171,37 @@ async fn a_shim_that_was_lost_in_the_middle_of_a_start_goes_with_its_pod() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_shim_that_does_not_answer_is_not_taken_for_dead() {
+    let signal_all = |containerd: &Containerd, signal| {
+        for pid in shims(containerd) {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+        }
+    };
+    let containerd = Containerd::start();
+    image(&containerd).await;
+    let mut node = Node::start(Node::options(&containerd, "n1"), Board::default()).await;
+    node.put("count", counting());
+    node.board.wait_phase("count", "Running").await;
+    let (id, board) = (node.container_id("count"), node.board.clone());
+    let pid = node.shared.runtime.task(&id).await.unwrap().unwrap().pid;
+    let options = node.stop().await;
+
+    signal_all(&containerd, nix::sys::signal::Signal::SIGSTOP);
+    // Waits for what containerd makes of the silence: a task in an unknown state.
+    let mut node = Node::start(options, board.clone()).await;
+    signal_all(&containerd, nix::sys::signal::Signal::SIGCONT);
+    let pod = with_status(&node, "count", counting());
+    node.pods.put(pod.clone());
+    node.pods.complete();
+    grows(&node, node.log("count", "main", 0).len()).await;
+    let status = board.get("count")["status"]["containerStatuses"][0].clone();
+    assert!(status["restartCount"] == 0 && !status["state"]["running"].is_null(), "{status}");
+    assert_eq!(node.shared.runtime.task(&id).await.unwrap().unwrap().pid, pid);
+    node.delete_and_wait(&pod, 1).await;
+    node.end(&containerd).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn containerd_may_crash_under_running_pods() {
     let mut containerd = Containerd::start();
     image(&containerd).await;

@@ -86,7 +86,12 @@ impl Owner {
     async fn take_container(&mut self, name: &str, mut attempt: Attempt, record: &Container, task: Option<Task>) {
         if attempt.is_running() {
             match &task {
-                Some(task) if matches!(task.state, TaskState::Running | TaskState::Paused) => {
+                // Unknown: its shim did not answer containerd in time, as on a busy host after a restart. It is there, and
+                // is asked again.
+                Some(task) if matches!(task.state, TaskState::Running | TaskState::Paused | TaskState::Unknown) => {
+                    if task.state == TaskState::Unknown {
+                        self.inbox.put(|letters| letters.resync = true);
+                    }
                     attempt.state = State::Running { started_at: attempt.created_at, pid: task.pid };
                     self.shared.register(&attempt.id, &self.inbox);
                     self.follow_log(name, &attempt);
