@@ -1,5 +1,6 @@
 //! What an API server is started with.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,6 +34,9 @@ pub struct Options {
     pub cluster_domain: String,
     /// Keys and certificates; see [`Options::load_identity`]. Without, the server makes keys that end with the process.
     pub identity: Option<Arc<pki::Cluster>>,
+    /// What nodes that join must know of the cluster as a whole, told to them in the ConfigMap
+    /// `kube-system/keelson-cluster`. Nothing is told when empty.
+    pub told_to_nodes: BTreeMap<String, String>,
     /// Create namespaces, default roles and the like at start.
     pub bootstrap: bool,
     /// Figures of other parts of the process, served with the server's own.
@@ -91,6 +95,7 @@ impl Default for Options {
             certificate_lifetime: None,
             cluster_domain: "cluster.local".to_owned(),
             identity: None,
+            told_to_nodes: BTreeMap::new(),
             bootstrap: true,
             metrics: Sources::default(),
         }

@@ -11,10 +11,10 @@ use tracing::info;
 use ::agent::certificates::{Certificates, Files, JoinError, JoinOptions, Token, join};
 
 use crate::config::{self, AgentSettings, node_name};
-use crate::node::{Cluster, NodeClients};
+use crate::node::NodeClients;
 use crate::server::Parts;
 use crate::supervise::Supervision;
-use crate::{node, notify, shutdown};
+use crate::{cluster, node, notify, shutdown};
 
 const USER_AGENT: &str = concat!("keelson-agent/", env!("CARGO_PKG_VERSION"));
 /// Tokens are about a hundred bytes.
@@ -53,14 +53,12 @@ pub async fn run(settings: AgentSettings) -> Result<()> {
     let reconnect = Arc::new(move || remote.reconnect());
     options.certificates = Some(Certificates { files, reconnect });
 
-    let mut parts = Parts::default();
-    let cluster = Cluster {
-        pod_cidrs: std::iter::once(&settings.pod_cidr).chain(&settings.second_pod_cidr).cloned().collect(),
-        domain: settings.cluster_domain.clone(),
-        dns: settings.cluster_dns,
-        names: settings.dns.clone(),
-        node_ports: settings.node_port_addresses.clone(),
+    let Some(mut cluster) = cluster::learn(&client, &settings.data_dir, &settings.cluster, &asked).await? else {
+        return Ok(());
     };
+    cluster.names.clone_from(&settings.dns);
+    cluster.node_ports.clone_from(&settings.node_port_addresses);
+    let mut parts = Parts::default();
     let clients = NodeClients { node: client.clone(), proxy: client };
     node::start_parts(&cluster, &clients, options, &settings.data_dir, &mut parts)?;
     info!(node = name, servers = settings.servers.join(","), "keelson agent is running");

@@ -282,7 +282,7 @@ pub struct Agent {
     #[arg(long, value_name = "KEY[=VALUE]:EFFECT", value_delimiter = ',', env = "KEELSON_REGISTER_WITH_TAINTS")]
     pub register_with_taints: Option<Vec<String>>,
 
-    /// Range of pod addresses of the cluster, as its servers have it [default: 10.244.0.0/16]
+    /// Range of pod addresses of the cluster, if not the one that its servers tell
     #[arg(long, value_name = "CIDR", env = "KEELSON_POD_CIDR")]
     pub pod_cidr: Option<String>,
 
@@ -290,12 +290,12 @@ pub struct Agent {
     #[arg(long, value_name = "CIDR", value_delimiter = ',', env = "KEELSON_NODE_PORT_ADDRESSES")]
     pub node_port_addresses: Option<Vec<String>>,
 
-    /// DNS domain of the cluster, as its servers have it [default: cluster.local]
+    /// DNS domain of the cluster, if not the one that its servers tell
     #[arg(long, value_name = "DOMAIN", env = "KEELSON_CLUSTER_DOMAIN")]
     pub cluster_domain: Option<String>,
 
-    /// Address of the cluster's DNS Service, as its servers have it; "none" where the cluster brings its own
-    /// [default: 10.96.0.10]
+    /// Address of the cluster's DNS Service, if not the one that its servers tell; "none" where the cluster brings its
+    /// own
     #[arg(long, value_name = "ADDR", env = "KEELSON_CLUSTER_DNS")]
     pub cluster_dns: Option<String>,
 

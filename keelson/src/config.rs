@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Taint;
 use serde::de::DeserializeOwned;
 
 use crate::args::{Agent, Component, Server, StoreKind};
+use crate::cluster::Given;
 use crate::dns::Dns;
 use crate::eviction::Eviction;
 use crate::images::Images;
@@ -19,8 +20,9 @@ pub const DEFAULT_DATA_DIR: &str = "/var/lib/keelson";
 pub const DEFAULT_CONTAINERD_ADDRESS: &str = "/run/containerd/containerd.sock";
 const DEFAULT_FILE: &str = "/etc/keelson/config.yaml";
 /// The tenth address of the default Service range, as everywhere.
-const DEFAULT_CLUSTER_DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
-const DEFAULT_POD_CIDR: &str = "10.244.0.0/16";
+pub const DEFAULT_CLUSTER_DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+pub const DEFAULT_POD_CIDR: &str = "10.244.0.0/16";
+pub const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
 const DEFAULT_API_PORT: u16 = 6443;
 /// The kubelet's port, which everything that talks to nodes expects.
 /// Upstream's port of the controller-manager.
@@ -98,12 +100,8 @@ pub struct AgentSettings {
     pub eviction: Eviction,
     pub node_labels: Vec<(String, String)>,
     pub taints: Vec<Taint>,
-    pub pod_cidr: String,
-    /// Of pods' IPv6 addresses, where they have any.
-    pub second_pod_cidr: Option<String>,
+    pub cluster: Given,
     pub node_port_addresses: Vec<service_proxy::Range>,
-    pub cluster_domain: String,
-    pub cluster_dns: Option<Ipv4Addr>,
     pub dns: Dns,
     pub log: String,
 }
@@ -260,7 +258,7 @@ pub fn resolve_agent(given: Agent) -> Result<AgentSettings> {
     }
     let labels = given.node_labels.unwrap_or_default();
     let taints = given.register_with_taints.unwrap_or_default();
-    let (pod_cidr, second_pod_cidr) = pod_cidrs(given.pod_cidr.as_deref())?;
+    let pod_cidrs_given = given.pod_cidr.as_deref().map(|cidrs| pod_cidrs(Some(cidrs))).transpose()?;
     Ok(AgentSettings {
         servers,
         token: given.token,
@@ -274,20 +272,23 @@ pub fn resolve_agent(given: Agent) -> Result<AgentSettings> {
         eviction: given.eviction,
         node_labels: labels.iter().map(|text| label(text)).collect::<Result<_>>()?,
         taints: taints.iter().map(|text| taint(text)).collect::<Result<_>>()?,
-        pod_cidr: pod_cidr.to_string(),
-        second_pod_cidr,
         node_port_addresses: node_port_addresses(&given.node_port_addresses.unwrap_or_default())?,
-        cluster_domain: cluster_domain(given.cluster_domain.as_deref().unwrap_or("cluster.local"))?,
-        cluster_dns: match given.cluster_dns.as_deref() {
-            None => Some(DEFAULT_CLUSTER_DNS),
-            Some("none") => None,
-            Some(text) => {
-                let address = text.parse();
-                Some(
-                    address
-                        .with_context(|| format!("--cluster-dns {text:?} is neither an IPv4 address nor \"none\""))?,
-                )
-            }
+        cluster: Given {
+            pod_cidrs: pod_cidrs_given
+                .map(|(first, second)| std::iter::once(first.to_string()).chain(second).collect()),
+            domain: given.cluster_domain.map(|domain| cluster_domain(&domain)).transpose()?,
+            dns: match given.cluster_dns.as_deref() {
+                None => None,
+                Some("none") => Some(None),
+                Some(text) => {
+                    let address = text.parse();
+                    Some(Some(
+                        address.with_context(|| {
+                            format!("--cluster-dns {text:?} is neither an IPv4 address nor \"none\"")
+                        })?,
+                    ))
+                }
+            },
         },
         dns: given.dns,
         log: given.log.unwrap_or_else(|| "info".to_owned()),
@@ -382,7 +383,7 @@ pub fn resolve(given: Server) -> Result<Settings> {
         node_port: given.node_port.unwrap_or(DEFAULT_NODE_PORT),
         images: given.images,
         eviction: given.eviction,
-        cluster_domain: cluster_domain(given.cluster_domain.as_deref().unwrap_or("cluster.local"))?,
+        cluster_domain: cluster_domain(given.cluster_domain.as_deref().unwrap_or(DEFAULT_CLUSTER_DOMAIN))?,
         cluster_dns: cluster_dns(given.cluster_dns.as_deref(), service_cidr)?,
         service_cidr: service_cidr.to_string(),
         pod_cidr: pod_cidr.to_string(),

@@ -22,6 +22,7 @@ use store_client::etcd::{self, Etcd};
 use store_client::memory::Memory;
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster;
 use crate::config::{self, Settings};
 use crate::server::Parts;
 use crate::state;
@@ -51,6 +52,8 @@ pub async fn start(settings: &Settings) -> Result<ControlPlane> {
         advertise_address: settings.node_ip,
         serving_names: settings.tls_san.clone(),
         certificate_lifetime: Some(settings.certificate_lifetime),
+        cluster_domain: settings.cluster_domain.clone(),
+        told_to_nodes: cluster::told(settings),
         ..apiserver::Options::default()
     };
     let identity =

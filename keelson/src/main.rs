@@ -3,6 +3,7 @@
 mod agent;
 mod args;
 mod backup;
+mod cluster;
 mod config;
 mod control_plane;
 mod dns;

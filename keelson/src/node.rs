@@ -1,6 +1,6 @@
 //! The node part of the process: the agent and the service proxy, and the commands that work on this node.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use tracing::warn;
 
 use crate::args;
+use crate::cluster::Cluster;
 use crate::config::{DEFAULT_CONTAINERD_ADDRESS, DEFAULT_DATA_DIR, Settings, node_name};
 use crate::control_plane::ControlPlane;
-use crate::dns::Dns;
 use crate::guard::Policies;
 use crate::server::{Clients, Parts};
 use crate::state::Instance;
@@ -58,17 +58,6 @@ pub fn start(
         proxy: clients.client("system:kube-proxy", &[], "service-proxy"),
     };
     start_parts(&cluster, &clients, options, &settings.data_dir, parts)
-}
-
-/// What the parts of a node must know of the cluster as a whole.
-pub struct Cluster {
-    /// Of both families, where pods have two.
-    pub pod_cidrs: Vec<String>,
-    pub domain: String,
-    pub dns: Option<Ipv4Addr>,
-    pub names: Dns,
-    /// Addresses of nodes that answer on node ports; all when there are none.
-    pub node_ports: Vec<service_proxy::Range>,
 }
 
 /// How the parts of a node reach the API server. A node that joined is one user in both.

@@ -82,15 +82,7 @@ impl<E: Into<Error>> From<E> for Failure {
 /// Makes sure the node has a client certificate, and gives what is needed to reach the cluster with it.
 pub async fn join(options: &JoinOptions, shutdown: &CancellationToken) -> Result<Config, Error> {
     options.files.create_directory()?;
-    let config = Config {
-        servers: options.servers.clone(),
-        tls: Tls {
-            authority: Some(Pem::File(options.files.authority())),
-            identity: Some(options.files.client().identity()),
-            ..Tls::default()
-        },
-        credentials: Credentials::None,
-    };
+    let config = access(&options.servers, &options.files);
     let Some(token) = needs_token(options, Timestamp::now().as_second())? else { return Ok(config) };
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
     let mut told: Option<(String, tokio::time::Instant)> = None;
@@ -110,6 +102,16 @@ pub async fn join(options: &JoinOptions, shutdown: &CancellationToken) -> Result
             () = shutdown.cancelled() => return Err(Error::Stopped),
         }
     }
+}
+
+/// How a node that has joined reaches the cluster.
+pub fn access(servers: &[String], files: &Files) -> Config {
+    let tls = Tls {
+        authority: Some(Pem::File(files.authority())),
+        identity: Some(files.client().identity()),
+        ..Tls::default()
+    };
+    Config { servers: servers.to_vec(), tls, credentials: Credentials::None }
 }
 
 /// The token to join with; `None` when the node has a certificate that will do.

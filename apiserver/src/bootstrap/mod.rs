@@ -88,7 +88,9 @@ async fn everything(server: &Arc<Server>) -> Result<(), Error> {
         Ok::<(), Error>(())
     };
     let service = kubernetes_service::reconcile(server);
-    let configuration = create_missing(server, vec![request_header_configuration(server), service_range(server)]);
+    let mut configuration = vec![request_header_configuration(server), service_range(server)];
+    configuration.extend(told_to_nodes(server));
+    let configuration = create_missing(server, configuration);
     let (rbac, classes, flow, service, configuration) = tokio::join!(rbac, classes, flow, service, configuration);
     rbac.and(classes).and(flow).and(service).and(configuration)
 }
@@ -110,6 +112,17 @@ fn service_range(server: &Server) -> Wanted {
         "spec": { "cidrs": [server.options.service_cidr] },
     });
     Wanted { group: "networking.k8s.io", resource: "servicecidrs", object }
+}
+
+/// The range of pods, the DNS domain and the like. Who may read it: the Role `keelson:cluster-settings`.
+fn told_to_nodes(server: &Server) -> Option<Wanted> {
+    let data = &server.options.told_to_nodes;
+    let object = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": { "namespace": "kube-system", "name": "keelson-cluster" },
+        "data": data,
+    });
+    (!data.is_empty()).then_some(Wanted { group: "", resource: "configmaps", object })
 }
 
 /// Creates what is not there and updates what lacks something.

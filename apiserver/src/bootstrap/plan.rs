@@ -22,6 +22,10 @@ pub fn update(wanted: &Value, found: &Value) -> Option<Value> {
             api::meta::object_mut(map).extend(extra);
         }
     }
+    // Of a ConfigMap: what this server says counts, what others added stays.
+    if let Some(extra) = missing_members(&wanted["data"], &found["data"]) {
+        api::meta::object_mut(&mut next["data"]).extend(extra);
+    }
     // Rules of an aggregated role belong to the aggregation.
     if let Some(rules) = wanted.get("rules").and_then(Value::as_array)
         && wanted.get("aggregationRule").is_none()
@@ -85,6 +89,15 @@ fn contains(whole: &Value, part: &Value) -> bool {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn data_is_brought_up_to_date_and_what_others_added_stays() {
+        let wanted = json!({"metadata": {"name": "c"}, "data": {"podCIDR": "10.1.0.0/16", "clusterDomain": "x"}});
+        let found = json!({"metadata": {"name": "c"}, "data": {"podCIDR": "10.0.0.0/16", "note": "mine"}});
+        let next = update(&wanted, &found).expect("a change");
+        assert_eq!(next["data"], json!({"podCIDR": "10.1.0.0/16", "clusterDomain": "x", "note": "mine"}));
+        assert_eq!(update(&wanted, &next), None);
+    }
 
     fn role(rules: Value) -> Value {
         json!({"metadata": {"name": "r", "annotations": {AUTOUPDATE: "true"}}, "rules": rules})

@@ -5,6 +5,7 @@
 
 mod checks;
 mod layout;
+mod leave;
 mod systemd;
 mod traces;
 mod uninstall;
