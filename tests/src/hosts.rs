@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub struct Hosts {
     pub lan: Lan,
     pub a: Member,
     pub b: Member,
+    /// Flags of the server on top of those that every cluster here has.
+    pub server_flags: Vec<String>,
 }
 
 impl Member {
@@ -110,6 +113,13 @@ impl Member {
         Ok(())
     }
 
+    /// The file that the running process is made of, by its number on its disk.
+    pub fn running_file(&self) -> Result<u64> {
+        let pid = self.keelson.pid().with_context(|| format!("keelson on {} has ended", self.name()))?;
+        let path = format!("/proc/{pid}/exe");
+        Ok(fs::metadata(&path).with_context(|| format!("look at {path}"))?.ino())
+    }
+
     /// Running containers of this host and their pids, as containerd tells.
     pub fn tasks(&self) -> Result<std::collections::BTreeMap<String, String>> {
         let socket = self.containerd.socket().display().to_string();
@@ -138,10 +148,16 @@ impl Member {
 impl Hosts {
     /// Both hosts up, with a server on `a` and its agent on `b`.
     pub fn start(dir: &Path, binary: &Path) -> Result<Self> {
+        Self::start_with(dir, binary, &[])
+    }
+
+    /// The same with further flags of the server.
+    pub fn start_with(dir: &Path, binary: &Path, server_flags: &[&str]) -> Result<Self> {
         let lan = Lan::start(&dir.join("switch"))?;
         let a = Member::boot(&lan, dir, "a", "192.0.2.1", binary)?;
         let b = Member::boot(&lan, dir, "b", "192.0.2.2", binary)?;
-        let mut hosts = Self { lan, a, b };
+        let server_flags = server_flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut hosts = Self { lan, a, b, server_flags };
         hosts.start_server()?;
         hosts.start_agent()?;
         Ok(hosts)
@@ -150,7 +166,9 @@ impl Hosts {
     /// Starts the server on `a` and waits until it is ready.
     pub fn start_server(&mut self) -> Result<()> {
         let bind = format!("0.0.0.0:{API_PORT}");
-        self.a.start(&["server", "--bind", &bind])?;
+        let mut arguments = vec!["server", "--bind", &bind];
+        arguments.extend(self.server_flags.iter().map(String::as_str));
+        self.a.start(&arguments)?;
         wait::until(&format!("the API server (log: {:?})", self.a.log()), READY_LIMIT, || {
             Ok((self.kubectl(&["get", "--raw", "/readyz"])?.trim() == "ok").then_some(()))
         })
@@ -173,8 +191,12 @@ impl Hosts {
 
     /// kubectl on the server's host.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
-        let kubectl = Kubectl::new(&self.a.data_dir().join("admin.kubeconfig"))?;
-        self.a.host.run(&mut kubectl.command(args))
+        self.a.host.run(&mut self.kubectl_command(args)?)
+    }
+
+    /// The same as a command, to be run on that host.
+    pub fn kubectl_command(&self, args: &[&str]) -> Result<Command> {
+        Ok(Kubectl::new(&self.a.data_dir().join("admin.kubeconfig"))?.command(args))
     }
 
     pub fn get(&self, args: &[&str]) -> Result<Value> {
@@ -259,7 +281,8 @@ impl Requests {
 }
 
 impl Answers {
-    pub fn all_answered(&self) -> Result<()> {
+    /// How many were made.
+    pub fn all_answered(&self) -> Result<u64> {
         ensure!(
             self.failed.is_empty(),
             "{} requests failed, {} did not: {:#?}",
@@ -268,6 +291,6 @@ impl Answers {
             self.failed
         );
         ensure!(self.answered > 0, "no request was made");
-        Ok(())
+        Ok(self.answered)
     }
 }

@@ -10,12 +10,20 @@ use crate::LIMIT;
 use crate::network::across;
 use crate::workload::{asked, ready, service_address, sleeper};
 
-/// How long a part stays down: requests by the hundred, and longer than any of them may take.
+/// How long a part stays down: requests by the hundred, and longer than any of them may take. `KEELSON_DOWN_SECONDS`
+/// says otherwise.
 const DOWN: Duration = Duration::from_secs(6);
+/// The longest a node may be silent here: after 40 s and five minutes more its pods are rightly taken from it.
+const SILENT_MAX: Duration = Duration::from_secs(240);
 /// Containers that run from the first step to the last: the web servers, and who asks them.
 const LASTING: usize = 6;
 /// A program that ends when it is asked to.
 const OBEDIENT: &[&str] = &["/bin/sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait"];
+
+fn asked_for() -> Result<Duration> {
+    let Ok(text) = std::env::var("KEELSON_DOWN_SECONDS") else { return Ok(DOWN) };
+    Ok(Duration::from_secs(text.parse().with_context(|| format!("KEELSON_DOWN_SECONDS={text}"))?))
+}
 
 /// Requests from both hosts and both asking pods go on while `fault` happens; afterwards the same containers run, and
 /// the cluster works as before. Without `unbroken` requests may fail.
@@ -35,9 +43,10 @@ pub fn undisturbed(hosts: &mut Hosts, unbroken: bool, fault: impl FnOnce(&mut Ho
     let after = (hosts.a.tasks()?, hosts.b.tasks()?);
     ensure!(before == after, "containers before: {before:#?}, after: {after:#?}");
     if unbroken {
-        answers.0.all_answered().context("requests from a")?;
-        answers.1.all_answered().context("requests from b")?;
+        let from_a = answers.0.all_answered().context("requests from a")?;
+        let from_b = answers.1.all_answered().context("requests from b")?;
         ensure!(self::failures(hosts)? == failures, "requests of pods failed");
+        println!("  answered: {from_a} requests from a, {from_b} from b; failed: none; containers: the same");
     }
     let servers = ready(hosts)?;
     ensure!(servers.len() == 4 && servers.values().all(|server| server.restarts == 0), "{servers:?}");
@@ -66,15 +75,16 @@ fn agents_work(hosts: &Hosts) -> Result<()> {
     Ok(())
 }
 
-fn down() {
-    // The fault itself: nothing to wait for, only time in which others may notice.
-    std::thread::sleep(DOWN);
+/// The fault itself: nothing to wait for, only time in which others may notice.
+fn down(longest: Duration) -> Result<()> {
+    std::thread::sleep(asked_for()?.min(longest));
+    Ok(())
 }
 
 pub fn server_is_killed(hosts: &mut Hosts) -> Result<()> {
     undisturbed(hosts, true, |hosts| {
         hosts.a.keelson.kill()?;
-        down();
+        down(Duration::MAX)?;
         hosts.start_server()
     })?;
     agents_work(hosts)
@@ -83,7 +93,7 @@ pub fn server_is_killed(hosts: &mut Hosts) -> Result<()> {
 pub fn agent_is_killed(hosts: &mut Hosts) -> Result<()> {
     undisturbed(hosts, true, |hosts| {
         hosts.b.keelson.kill()?;
-        down();
+        down(SILENT_MAX)?;
         hosts.start_agent()?;
         hosts.wait_nodes_ready()
     })?;
@@ -99,16 +109,20 @@ pub fn containerd_is_killed(hosts: &mut Hosts) -> Result<()> {
     agents_work(hosts)
 }
 
+/// An upgrade in place, to another build than the one that the cluster was started with.
 pub fn binary_is_replaced(hosts: &mut Hosts) -> Result<()> {
-    let binary = std::env::var_os("KEELSON_BINARY").context("KEELSON_BINARY is not set")?;
+    let binary = crate::binary()?;
+    let old = (hosts.a.running_file()?, hosts.b.running_file()?);
     undisturbed(hosts, true, |hosts| {
-        hosts.a.install(binary.as_ref())?;
+        hosts.a.install(&binary)?;
         hosts.a.keelson.stop()?;
         hosts.start_server()?;
-        hosts.b.install(binary.as_ref())?;
+        hosts.b.install(&binary)?;
         hosts.b.keelson.stop()?;
         hosts.start_agent()
     })?;
+    let new = (hosts.a.running_file()?, hosts.b.running_file()?);
+    ensure!(old.0 != new.0 && old.1 != new.1, "the old build still runs");
     agents_work(hosts)
 }
 
@@ -141,7 +155,9 @@ fn undisturbed_but(hosts: &mut Hosts, fault: impl FnOnce(&mut Hosts) -> Result<(
     let answers = requests.stop()?;
     done?;
     hosts.wait_nodes_ready()?;
-    answers.all_answered()
+    let answered = answers.all_answered()?;
+    println!("  answered: {answered} requests from a; failed: none");
+    Ok(())
 }
 
 /// Without the API server a node goes on by itself: a container that ends is started again, and the server learns of
@@ -163,7 +179,7 @@ pub fn api_is_lost(hosts: &mut Hosts) -> Result<()> {
             let after = hosts.b.tasks()?;
             Ok((!after.contains_key(&id) && after.len() == before.len()).then_some(()))
         })?;
-        down();
+        down(SILENT_MAX)?;
         hosts.b.host.sh("nft delete table ip lost").map(drop)
     })?;
     wait::until("the server to know of the restart", LIMIT, || {

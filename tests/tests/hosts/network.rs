@@ -90,6 +90,21 @@ pub fn services_work_everywhere(hosts: &mut Hosts) -> Result<()> {
     Ok(())
 }
 
+/// Cluster DNS under the domain and at the address that only the server was given.
+pub fn names_are_found(hosts: &mut Hosts) -> Result<()> {
+    let address = service_address(hosts)?;
+    for member in hosts.members() {
+        let pod = format!("ask-{}", member.name());
+        let lookup = ["exec", &pod, "--", "/bin/busybox", "nslookup", "who.default.svc.hosts.test"];
+        wait::until(&format!("a name to be found on {}", member.name()), LIMIT, || {
+            let found = hosts.kubectl(&lookup)?;
+            ensure!(found.contains("10.202.0.10") && found.contains(&address.ip().to_string()), "{found}");
+            Ok(Some(()))
+        })?;
+    }
+    Ok(())
+}
+
 /// What pods send out of the cluster has the node's address; nobody outside knows the way to a pod.
 pub fn pods_masquerade_outside(hosts: &mut Hosts) -> Result<()> {
     let listener = hosts.lan.switch.within(|| Ok(std::net::TcpListener::bind((OUTSIDE, PORT))?))?;

@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use tests::containerd::Containerd;
 use tests::hosts::Hosts;
+use tests::process::command;
 use tests::wait;
 
 use crate::LIMIT;
@@ -29,12 +30,31 @@ pub fn host_reboots(hosts: &mut Hosts) -> Result<()> {
     across(hosts)
 }
 
+/// The agent is uninstalled: the cluster forgets the node, and gives its pods to others.
+pub fn host_leaves(hosts: &mut Hosts) -> Result<()> {
+    let b = &hosts.b;
+    let root = b.host.dir.join("root");
+    let server = format!("https://{}:6443", hosts.a.address);
+    let mut install = command(b.binary(), ["install", "agent", "--server", &server, "--root"]);
+    install.arg(&root).arg("--data-dir").arg(b.data_dir());
+    b.host.run(install.arg("--containerd-address").arg(b.containerd.socket()))?;
+    b.keelson.stop()?;
+    let told = b.host.run(command(b.binary(), ["uninstall", "--root"]).arg(&root))?;
+    ensure!(told.contains("the cluster no longer lists node b"), "{told}");
+    ensure!(hosts.kubectl(&["get", "nodes", "-o", "name"])?.trim() == "node/a", "node b is still there");
+    ensure!(!b.data_dir().exists(), "the data directory is still there");
+    wait::until("pods of the host that left to be gone", LIMIT, || {
+        let pods = hosts.get(&["pods"])?;
+        let left = pods["items"].as_array().into_iter().flatten().filter(|pod| pod["spec"]["nodeName"] == "b");
+        Ok((left.count() == 0).then_some(()))
+    })
+}
+
 /// `keelson cleanup` on a stopped node: no process, mount, interface, rule or cgroup is left.
 pub fn cleanup_leaves_nothing(hosts: &mut Hosts) -> Result<()> {
-    hosts.b.keelson.stop()?;
     hosts.a.keelson.stop()?;
+    hosts.a.cleanup()?;
     for member in hosts.members() {
-        member.cleanup()?;
         let left = member
             .host
             .sh("ls /sys/class/net; nft list tables; ip route show proto 107; ip neigh show nud permanent")?;
