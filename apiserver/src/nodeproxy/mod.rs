@@ -4,6 +4,7 @@
 mod connection;
 mod links;
 mod location;
+mod messages;
 mod proxy;
 mod streams;
 mod tunnel;

@@ -11,7 +11,7 @@ use api::status::Status;
 
 use super::connection::Protection;
 use super::tunnel::{self, Destination};
-use super::{find, location};
+use super::{find, location, messages};
 use crate::body::{self, Body};
 use crate::endpoint::Answer;
 use crate::request::Call;
@@ -20,11 +20,15 @@ use crate::server::Server;
 /// Of a node's refusal this much is passed on in the message.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 
-pub fn log(server: Arc<Server>, call: Call, _: Body) -> Answer {
+pub fn log(server: Arc<Server>, mut call: Call, _: Body) -> Answer {
     Box::pin(async move {
         if call.info.verb != "get" {
             return Err(Status::method_not_allowed());
         }
+        let messages = match tunnel::wants_websocket(&call.parts.headers) {
+            true => Some((messages::negotiate(&call.parts.headers)?, tunnel::client(&mut call)?)),
+            false => None,
+        };
         let query = location::log_query(&call.query)?;
         let pod = find(&server, "pods", &call.info.namespace, &call.info.name).await?;
         let container = location::container(&pod, call.query.get("container").unwrap_or_default())?;
@@ -46,10 +50,14 @@ pub fn log(server: Arc<Server>, call: Call, _: Body) -> Answer {
             let url = format!("https://{}:{}{}", to.host, to.port, to.target);
             Status::new(500, "", format!("Get {url:?}: {error}"))
         })?;
-        if response.status().is_success() {
-            return Ok(tunnel::incoming(response));
+        if !response.status().is_success() {
+            return Err(refusal(response).await);
         }
-        Err(refusal(response).await)
+        let response = tunnel::incoming(response);
+        match messages {
+            Some((switch, client)) => Ok(messages::answer(&server, client, switch, response.into_body())),
+            None => Ok(response),
+        }
     })
 }
 

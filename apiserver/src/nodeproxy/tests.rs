@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+use tokio_tungstenite::tungstenite::{ClientRequestBuilder, Message};
 
 use crate::pki::Cluster;
 use crate::serve::tests::{Running, start};
@@ -124,6 +126,22 @@ async fn logs_come_from_the_node_and_its_refusals_become_statuses() {
     assert_eq!((status, text.as_str()), (StatusCode::OK, "/healthz?x=%2F"));
     let (status, _) = running.get(Some(admin), "/api/v1/namespaces/ns/pods/none/log").await;
     assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn logs_come_as_messages_to_who_asks_for_a_websocket() {
+    let running = cluster().await;
+    for (protocol, expected) in [
+        ("binary.k8s.io", Message::binary("/containerLogs/ns/p/c?stream=All")),
+        ("base64.binary.k8s.io", Message::text("L2NvbnRhaW5lckxvZ3MvbnMvcC9jP3N0cmVhbT1BbGw=")),
+    ] {
+        let stream = running.connect(Some(&running.identity.admin.get()), b"http/1.1").await;
+        let uri = "wss://localhost/api/v1/namespaces/ns/pods/p/log".parse().unwrap();
+        let request = ClientRequestBuilder::new(uri).with_sub_protocol(protocol);
+        let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap(), expected);
+        assert!(matches!(socket.next().await, Some(Ok(Message::Close(_)))), "the log ends");
+    }
 }
 
 #[tokio::test]

@@ -28,7 +28,8 @@ const HOP_BY_HOP: &[HeaderName] = &[
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
-const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+/// Carries a browser's bearer token; says nothing about what is spoken.
+pub const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
 /// Where a request goes.
 pub struct Destination {
@@ -46,11 +47,21 @@ pub fn wants_upgrade(headers: &HeaderMap) -> bool {
     says && headers.contains_key(header::UPGRADE)
 }
 
+pub fn wants_websocket(headers: &HeaderMap) -> bool {
+    let upgrade = headers.get(header::UPGRADE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    wants_upgrade(headers) && upgrade.eq_ignore_ascii_case("websocket")
+}
+
+/// The client's connection, once it is told that HTTP ends on it.
+pub fn client(call: &mut Call) -> Result<OnUpgrade, Status> {
+    let client = call.parts.extensions.remove::<OnUpgrade>();
+    client.ok_or_else(|| Status::bad_request("this connection cannot be upgraded; use HTTP/1.1"))
+}
+
 /// A WebSocket handshake is a GET, whatever it will do; so it needs the right that a POST would need
 /// (upstream's `AuthorizePodWebsocketUpgradeCreatePermission`).
 pub fn check_websocket(server: &Server, call: &Call) -> Result<(), Status> {
-    let upgrade = call.parts.headers.get(header::UPGRADE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    if call.parts.method != Method::GET || !upgrade.eq_ignore_ascii_case("websocket") {
+    if call.parts.method != Method::GET || !wants_websocket(&call.parts.headers) {
         return Ok(());
     }
     let asked = Attributes { verb: "create", ..Attributes::of(&call.user, &call.info) };
@@ -65,10 +76,7 @@ pub async fn forward(
     to: &Destination,
 ) -> Result<Response<Body>, Status> {
     let upgrades = wants_upgrade(&call.parts.headers);
-    let client = call.parts.extensions.remove::<OnUpgrade>();
-    if upgrades && client.is_none() {
-        return Err(Status::bad_request("this connection cannot be upgraded; use HTTP/1.1"));
-    }
+    let client = if upgrades { Some(client(&mut call)?) } else { None };
     let request = outgoing(&call.parts, body, to, upgrades)?;
     let sent = server.nodes.send(server, (&to.host, to.port), to.protection, request).await;
     let mut response = sent.map_err(|error| unreachable(&error))?;
