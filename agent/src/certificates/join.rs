@@ -105,7 +105,7 @@ pub async fn join(options: &JoinOptions, shutdown: &CancellationToken) -> Result
 }
 
 /// How a node that has joined reaches the cluster.
-pub fn access(servers: &[String], files: &Files) -> Config {
+fn access(servers: &[String], files: &Files) -> Config {
     let tls = Tls {
         authority: Some(Pem::File(files.authority())),
         identity: Some(files.client().identity()),

@@ -19,7 +19,7 @@ mod token;
 use std::sync::Arc;
 
 pub use files::{Files, Pair};
-pub use join::{Error as JoinError, JoinOptions, access, join};
+pub use join::{Error as JoinError, JoinOptions, join};
 pub(crate) use renew::{client as renew_client, serving as renew_serving};
 pub(crate) use request::Names;
 pub use token::{BadToken, Token};

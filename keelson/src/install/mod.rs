@@ -5,7 +5,6 @@
 
 mod checks;
 mod layout;
-mod leave;
 mod systemd;
 mod traces;
 mod uninstall;

@@ -14,7 +14,6 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::layout::{Layout, ROLES, Role};
-use super::leave;
 use super::systemd;
 use super::traces::{self, Place};
 use crate::state::{self, Instance};
@@ -40,11 +39,6 @@ pub async fn uninstall(arguments: args::Uninstall) -> Result<()> {
     before.extend(present(&files));
 
     stop(&layout, &place).await?;
-    // While its keys are there, and after its last word.
-    let left = match role {
-        Some(Role::Agent) if !arguments.keep_data => Some(leave::cluster(&place.data_dir, &settings.servers).await),
-        _ => None,
-    };
     let options =
         || args::Node { data_dir: Some(place.data_dir.clone()), containerd_address: Some(place.containerd.clone()) };
     node::cleanup(options()).await?;
@@ -72,12 +66,8 @@ pub async fn uninstall(arguments: args::Uninstall) -> Result<()> {
         true => println!("kept {} and {}", place.data_dir.display(), layout.config().display()),
         false => println!("nothing of Keelson is left on this host"),
     }
-    match left {
-        Some(Ok(node)) => println!("the cluster no longer lists node {node}"),
-        Some(Err(error)) => {
-            println!("the cluster may still list this node (`kubectl delete node NAME` there): {error:#}")
-        }
-        None => {}
+    if role == Some(Role::Agent) {
+        println!("the cluster still lists this node: `kubectl delete node NAME` there");
     }
     Ok(())
 }
@@ -98,8 +88,6 @@ struct Settings {
     data_dir: Option<PathBuf>,
     containerd: Option<PathBuf>,
     kubeconfig: Option<PathBuf>,
-    /// Of an agent.
-    servers: Vec<String>,
 }
 
 impl Settings {
@@ -116,7 +104,6 @@ impl Settings {
             data_dir: setting("dataDir"),
             containerd: setting("containerdAddress"),
             kubeconfig: setting("writeKubeconfig"),
-            servers: serde_json::from_value(value["server"].clone()).unwrap_or_default(),
         })
     }
 
