@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::decode::decode;
 use crate::request::{self, Form};
 use crate::transport::Body;
 use crate::watch::Events;
@@ -226,6 +227,6 @@ struct Answer {
 impl Answer {
     fn decode<R: DeserializeOwned>(self) -> Result<R, Error> {
         let Self { attempted, body } = self;
-        serde_json::from_slice(&body).map_err(|source| Error::Decode { attempted, source })
+        decode(&body).map_err(|source| Error::Decode { attempted, source })
     }
 }

@@ -11,6 +11,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use serde::Deserialize;
 
+use crate::decode::decode;
 use crate::request::{self, Form};
 use crate::transport::Body;
 use crate::{Api, Error, GroupVersionResource, Object, PartialObject, Transport};
@@ -91,7 +92,7 @@ impl Client {
     /// GET of any path, decoded.
     pub async fn get_path<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         let body = self.call(request::get(path.to_owned(), Form::Full)?).await?;
-        serde_json::from_slice(&body).map_err(|source| Error::Decode { attempted: format!("GET {path}"), source })
+        decode(&body).map_err(|source| Error::Decode { attempted: format!("GET {path}"), source })
     }
 }
 

@@ -12,6 +12,7 @@ mod api;
 mod backoff;
 mod cache;
 mod client;
+mod decode;
 pub mod discovery;
 mod error;
 pub mod events;

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::client::decode_status;
+use crate::decode::decode;
 use crate::transport::Body;
 use crate::{Error, Object, Revision};
 
@@ -120,10 +121,11 @@ impl<T: Object> Events<T> {
 fn decode_frame<T: Object>(line: &[u8], attempted: &str) -> Result<Event<T>, serde_json::Error> {
     let frame: Frame<'_> = serde_json::from_slice(line)?;
     let raw = frame.object.get();
+    let object = raw.as_bytes();
     Ok(match frame.kind {
-        "ADDED" => Event::Added(serde_json::from_str(raw)?),
-        "MODIFIED" => Event::Modified(serde_json::from_str(raw)?),
-        "DELETED" => Event::Deleted(serde_json::from_str(raw)?),
+        "ADDED" => Event::Added(decode(object)?),
+        "MODIFIED" => Event::Modified(decode(object)?),
+        "DELETED" => Event::Deleted(decode(object)?),
         "BOOKMARK" => {
             let bookmark: BookmarkObject = serde_json::from_str(raw)?;
             Event::Bookmark {
@@ -131,7 +133,7 @@ fn decode_frame<T: Object>(line: &[u8], attempted: &str) -> Result<Event<T>, ser
                 initial_events_end: bookmark.metadata.annotations.get(INITIAL_EVENTS_END).is_some_and(|v| v == "true"),
             }
         }
-        _ => Event::Error(decode_status(500, raw.as_bytes(), attempted)),
+        _ => Event::Error(decode_status(500, object, attempted)),
     })
 }
 
