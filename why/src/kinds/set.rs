@@ -43,7 +43,12 @@ pub fn owned<'w>(look: &Look<'w>, owner: &Value) -> Vec<&'w Value> {
     let mine =
         |pod: &&Value| items(&pod["metadata"]["ownerReferences"]).any(|o| o["controller"] == true && o["uid"] == uid);
     let namespace = api::meta::namespace(owner);
-    look.world.list("pods", namespace).iter().filter(mine).collect()
+    let mut pods: Vec<&Value> = look.world.list("pods", namespace).iter().filter(mine).collect();
+    // Names say nothing. What came first, and of that what has a node, explains what comes after.
+    pods.sort_by_key(|pod| {
+        (text(&pod["metadata"]["creationTimestamp"]).to_owned(), text(&pod["spec"]["nodeName"]).is_empty())
+    });
+    pods
 }
 
 /// Why pods could not be made, as the controller was told.
