@@ -95,7 +95,10 @@ impl Background {
 
     fn stop_with(&self, signal: &str) -> Result<bool> {
         let Some(pid) = self.pid() else { return Ok(false) };
-        run(&mut command("kill", [signal, &pid.to_string()]))?;
+        if let Err(error) = run(&mut command("kill", [signal, &pid.to_string()])) {
+            // It may have ended between the two.
+            return if is_running(pid) { Err(error) } else { Ok(false) };
+        }
         let gone = || Ok((!is_running(pid)).then_some(()));
         if wait::until("the process to end", STOP_LIMIT, gone).is_ok() {
             return Ok(false);
