@@ -12,7 +12,7 @@ use crate::workload::{asked, ready, service_address, sleeper};
 
 /// How long a part stays down: requests by the hundred, and longer than any of them may take. `KEELSON_DOWN_SECONDS`
 /// says otherwise.
-const DOWN: Duration = Duration::from_secs(6);
+const DOWN: Duration = Duration::from_secs(30);
 /// The longest a node may be silent here: after 40 s and five minutes more its pods are rightly taken from it.
 const SILENT_MAX: Duration = Duration::from_secs(240);
 /// Containers that run from the first step to the last: the web servers, and who asks them.

@@ -2,7 +2,7 @@
 //! disturbs a running pod. Every fault is real: processes are killed, cables pulled, hosts switched off. One cluster
 //! goes through all of it, in the order of the list below.
 //!
-//! `KEELSON_DOWN_SECONDS` says how long parts stay down (6 by default; a server may be away for any time, a node for
+//! `KEELSON_DOWN_SECONDS` says how long parts stay down (30 by default; a server may be away for any time, a node for
 //! four minutes at most). `KEELSON_OLD_BINARY` is the build that the cluster starts with and is upgraded from; by
 //! default it is the same code under another version.
 

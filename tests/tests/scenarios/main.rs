@@ -76,7 +76,7 @@ fn one(trial: &str) -> Result<String, String> {
 const RANDOM: &str = "random::seed_";
 /// Which seeds: `FROM..TO`, without TO.
 const SEEDS: &str = "KEELSON_SEEDS";
-const DEFAULT_SEEDS: std::ops::Range<u64> = 1..151;
+const DEFAULT_SEEDS: std::ops::Range<u64> = 1..201;
 
 fn seeds() -> std::ops::Range<u64> {
     let asked = std::env::var(SEEDS).ok();
