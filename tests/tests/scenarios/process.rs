@@ -13,6 +13,10 @@ pub const SEED: &str = "KEELSON_SEED";
 /// A `tracing` filter; the log has simulated times. Best with one trial.
 pub const LOG: &str = "KEELSON_LOG";
 
+/// A trial that loops ends here; the longest take a few seconds. Time of the processor, so that a busy machine counts
+/// for nothing.
+const CPU_SECONDS_MAX: libc::rlim_t = 60;
+
 /// Runs a trial in a process of its own; gives what it said, or why it failed.
 pub fn run(trial: &str, seed: u64) -> Result<String, String> {
     let program = std::env::current_exe().map_err(|e| format!("find this program: {e}"))?;
@@ -21,11 +25,13 @@ pub fn run(trial: &str, seed: u64) -> Result<String, String> {
     if std::env::var_os(LOG).is_some() {
         command.stderr(Stdio::inherit());
     }
-    // SAFETY: between fork and exec only a system call is made.
+    // SAFETY: between fork and exec only system calls are made.
     unsafe {
         command.pre_exec(|| {
             // Hashes of some maps are seeded with addresses. A kernel that refuses leaves them random.
             libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong);
+            let limit = libc::rlimit { rlim_cur: CPU_SECONDS_MAX, rlim_max: CPU_SECONDS_MAX };
+            libc::setrlimit(libc::RLIMIT_CPU, &limit);
             Ok(())
         });
     }
