@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod catalogue;
+pub mod cidr;
 pub mod conversion;
 pub mod cron;
 pub mod decode;

@@ -43,7 +43,7 @@ pub struct Cluster {
     /// Where this node's DNS server asks for other names; a setting of the node.
     pub names: Dns,
     /// Addresses of nodes that answer on node ports; all when there are none. A setting of the node.
-    pub node_ports: Vec<service_proxy::Range>,
+    pub node_ports: Vec<api::cidr::Cidr>,
 }
 
 /// What the operator says instead of the servers.

@@ -76,7 +76,7 @@ pub struct Settings {
     pub pod_cidr: String,
     /// Of pods' IPv6 addresses, where they have any.
     pub second_pod_cidr: Option<String>,
-    pub node_port_addresses: Vec<service_proxy::Range>,
+    pub node_port_addresses: Vec<api::cidr::Cidr>,
     pub load_balancer_addresses: reconciler::controllers::loadbalancer::Pool,
     pub cluster_domain: String,
     /// `None`: no DNS server is part of the nodes.
@@ -101,7 +101,7 @@ pub struct AgentSettings {
     pub node_labels: Vec<(String, String)>,
     pub taints: Vec<Taint>,
     pub cluster: Given,
-    pub node_port_addresses: Vec<service_proxy::Range>,
+    pub node_port_addresses: Vec<api::cidr::Cidr>,
     pub dns: Dns,
     pub log: String,
 }
@@ -396,9 +396,9 @@ pub fn resolve(given: Server) -> Result<Settings> {
     })
 }
 
-fn node_port_addresses(given: &[String]) -> Result<Vec<service_proxy::Range>> {
+fn node_port_addresses(given: &[String]) -> Result<Vec<api::cidr::Cidr>> {
     let range = |text: &String| {
-        service_proxy::Range::parse(text)
+        api::cidr::Cidr::parse(text)
             .with_context(|| format!("--node-port-addresses {text:?} is no range such as 192.0.2.0/24"))
     };
     given.iter().map(range).collect()

@@ -142,10 +142,10 @@ fn start_dns(
 }
 
 /// `pod_cidrs` may be empty, where only the table's name counts.
-fn table(data_dir: &Path, pod_cidrs: &[String], node_ports: &[service_proxy::Range]) -> service_proxy::Fixed {
+fn table(data_dir: &Path, pod_cidrs: &[String], node_ports: &[api::cidr::Cidr]) -> service_proxy::Fixed {
     service_proxy::Fixed {
         name: Instance::of(data_dir).nftables_table(),
-        pods: pod_cidrs.iter().filter_map(|range| service_proxy::Range::parse(range)).collect(),
+        pods: pod_cidrs.iter().filter_map(|range| api::cidr::Cidr::parse(range)).collect(),
         masquerades_egress: true,
         node_port_ranges: node_ports.to_vec(),
         localhost_node_ports: true,

@@ -2,21 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use api::cidr::Cidr;
+
 /// First and last address, of one family.
 pub type Range = (IpAddr, IpAddr);
 
 /// The addresses of a block, as first and last; `None` when it is not an address with a prefix length.
 pub fn block(cidr: &str) -> Option<Range> {
-    let (address, prefix) = cidr.split_once('/')?;
-    let (address, prefix): (IpAddr, u32) = (address.parse().ok()?, prefix.parse().ok()?);
-    let bits = if address.is_ipv4() { 32 } else { 128 };
-    let free = bits - prefix.min(bits);
-    if prefix > bits {
-        return None;
-    }
-    let rest = if free == 128 { u128::MAX } else { (1_u128 << free) - 1 };
-    let first = number(address) & !rest;
-    Some((at(address, first), at(address, first | rest)))
+    Cidr::parse(cidr).map(|block| (block.base, block.last()))
 }
 
 /// The block without its exceptions. An exception that cannot be read, or is of another family, takes nothing away.

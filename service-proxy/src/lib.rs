@@ -14,7 +14,6 @@ mod flows;
 mod health;
 pub mod objects;
 pub mod plan;
-mod range;
 mod run;
 mod settings;
 pub mod state;
@@ -22,6 +21,5 @@ pub mod table;
 
 pub use endpoints::{Backend, Place, Usable};
 pub use flows::Flows;
-pub use range::Range;
 pub use run::{Error, Options, cleanup, run};
 pub use table::Fixed;

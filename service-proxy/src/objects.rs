@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use api_client::{Index, Meta};
 use serde::Deserialize;
 
-use crate::range::Range;
+use api::cidr::Cidr;
 
 /// `discovery.k8s.io/v1`: the label that names an EndpointSlice's Service (`discovery.LabelServiceName`).
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -193,8 +193,8 @@ impl Service {
         of_family(ingress.filter(|i| i.ip_mode != "Proxy").map(|i| &i.ip), ipv6)
     }
 
-    pub fn source_ranges(&self, ipv6: bool) -> Vec<Range> {
-        let ranges = self.spec.load_balancer_source_ranges.iter().filter_map(|range| Range::parse(range.trim()));
+    pub fn source_ranges(&self, ipv6: bool) -> Vec<Cidr> {
+        let ranges = self.spec.load_balancer_source_ranges.iter().filter_map(|range| Cidr::parse(range.trim()));
         ranges.filter(|range| range.base.is_ipv6() == ipv6).collect()
     }
 

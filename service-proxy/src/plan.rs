@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 use crate::endpoints::{Backend, Place, Usable, usable};
 use crate::objects::{EndpointSlice, Service, ServicePort};
-use crate::range::Range;
+use api::cidr::Cidr;
 
 /// Most endpoints of one Service port that take part; the rest is left out. It is what a [`crate::table::Way`] holds.
 const ENDPOINTS_MAX: usize = crate::table::Way::COUNT_MAX as usize;
@@ -67,7 +67,7 @@ pub struct Entry {
     pub is_served: bool,
     pub unserved: Option<Unserved>,
     /// Only these sources may use it; anybody when there are none.
-    pub sources: Vec<Range>,
+    pub sources: Vec<Cidr>,
 }
 
 /// What is done for one port of a Service, in one family.
@@ -131,7 +131,7 @@ fn plan_port(
     Port { protocol: port.protocol(), port: port.port, affinity_seconds, entries, endpoints }
 }
 
-fn entry(frontend: Frontend, kind: Kind, is_local: bool, endpoints: &Usable, sources: Vec<Range>) -> Entry {
+fn entry(frontend: Frontend, kind: Kind, is_local: bool, endpoints: &Usable, sources: Vec<Cidr>) -> Entry {
     let list = if is_local { List::Local } else { List::Cluster };
     let unserved = match list {
         _ if !endpoints.any => Some(Unserved::Refused),
@@ -165,11 +165,11 @@ fn every_address(ipv6: bool) -> IpAddr {
 
 /// The Service's source ranges. A range with this node in it lets the balancer's own addresses in, too: what the node
 /// sends there may come back with that address as its source.
-fn allowed_sources(service: &Service, node: &Node, balancers: &[IpAddr]) -> Vec<Range> {
+fn allowed_sources(service: &Service, node: &Node, balancers: &[IpAddr]) -> Vec<Cidr> {
     let Some(first) = balancers.first() else { return Vec::new() };
     let mut sources = service.source_ranges(first.is_ipv6());
     if sources.iter().any(|range| node.addresses.iter().any(|address| range.contains(*address))) {
-        sources.extend(balancers.iter().map(|address| Range::single(*address)));
+        sources.extend(balancers.iter().map(|address| Cidr::single(*address)));
     }
     sources.sort_unstable();
     sources.dedup();

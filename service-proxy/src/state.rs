@@ -14,8 +14,8 @@ use nftables::{Data, Element, Value};
 
 use crate::endpoints::Backend;
 use crate::plan::{Entry, Frontend, Kind, List, Plan, Port, Unserved};
-use crate::range::Range;
 use crate::table::{Map, Shape, Way, fixed_shapes};
+use api::cidr::Cidr;
 
 pub type Key = (Map, Value);
 
@@ -397,7 +397,7 @@ fn claim_entry(port: &Port, entry: &Entry, after: &mut Held) {
     }
 }
 
-fn source_key(frontend: &Value, range: &Range) -> Value {
+fn source_key(frontend: &Value, range: &Cidr) -> Value {
     frontend.clone().number(u32::from(range.prefix)).address(range.base)
 }
 

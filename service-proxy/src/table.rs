@@ -25,7 +25,7 @@ use nftables::{
 };
 
 use crate::plan::Kind;
-use crate::range::Range;
+use api::cidr::Cidr;
 
 /// Mark of connections that leave with this node's address. Upstream's default bit (`masqueradeBit` 14).
 const MASQUERADE_MARK: u32 = 0x4000;
@@ -190,11 +190,11 @@ pub struct Fixed {
     /// Name of the tables, in families `ip` and `ip6`.
     pub name: String,
     /// Ranges of all pods of the cluster. Clients elsewhere are outside.
-    pub pods: Vec<Range>,
+    pub pods: Vec<Cidr>,
     /// What pods send out of the cluster leaves with the node's address.
     pub masquerades_egress: bool,
     /// Node ports answer on addresses of these ranges only; on all of the node's when there are none.
-    pub node_port_ranges: Vec<Range>,
+    pub node_port_ranges: Vec<Cidr>,
     /// Node ports answer on 127.0.0.1, too. There is no such thing in version 6.
     pub localhost_node_ports: bool,
 }
@@ -231,11 +231,11 @@ impl<'a> Frame<'a> {
         KEY.plus(self.words() + 2)
     }
 
-    fn pods(&self) -> Vec<Range> {
+    fn pods(&self) -> Vec<Cidr> {
         self.fixed.pods.iter().copied().filter(|range| range.base.is_ipv6() == self.ipv6).collect()
     }
 
-    fn node_port_ranges(&self) -> Vec<Range> {
+    fn node_port_ranges(&self) -> Vec<Cidr> {
         self.fixed.node_port_ranges.iter().copied().filter(|range| range.base.is_ipv6() == self.ipv6).collect()
     }
 
@@ -363,7 +363,7 @@ impl<'a> Frame<'a> {
     /// Whether the destination in [`KEY`] is, or is not, a loopback address.
     fn loopback(&self, inside: bool) -> Vec<Expr> {
         let range = if self.ipv6 { "::1/128" } else { "127.0.0.0/8" };
-        let range = Range::parse(range).expect("a range");
+        let range = Cidr::parse(range).expect("a range");
         in_range(KEY, range.base, range.prefix, inside, self.behind())
     }
 
@@ -397,7 +397,7 @@ impl<'a> Frame<'a> {
         if ranges.is_empty() {
             return vec![Rule::new(chain, [self.node_address(), then.to_vec()].concat())];
         }
-        let within = |range: &Range| {
+        let within = |range: &Cidr| {
             let inside = in_range(KEY, range.base, range.prefix, true, self.behind());
             Rule::new(chain, [self.node_address(), inside, then.to_vec()].concat())
         };
@@ -499,7 +499,7 @@ impl<'a> Frame<'a> {
             return rules;
         }
         let multicast = if self.ipv6 { "ff00::/8" } else { "224.0.0.0/4" };
-        let multicast = Range::parse(multicast).expect("a range");
+        let multicast = Cidr::parse(multicast).expect("a range");
         for range in self.pods() {
             let mut expressions = vec![source_address(family, KEY)];
             expressions.extend(in_range(KEY, range.base, range.prefix, true, self.behind()));

@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::cidr::{Cidr, masked};
+
 const NOT_AN_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 const NOT_A_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
 
@@ -69,7 +71,7 @@ pub fn cidr(text: &str) -> Vec<String> {
     let found = [
         (padded, LEADING_ZEROS_IN_RANGE),
         (is_mapped(address), "must not have an IPv4-mapped IPv6 address"),
-        (network(address, bits) != address, "must not have bits set beyond the prefix length"),
+        (masked(address, bits) != address, "must not have bits set beyond the prefix length"),
     ];
     found.into_iter().find(|(bad, _)| *bad).map(|(_, problem)| problem.to_owned()).into_iter().collect()
 }
@@ -90,22 +92,9 @@ fn is_mapped(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some())
 }
 
-fn network(address: IpAddr, bits: u8) -> IpAddr {
-    match address {
-        IpAddr::V4(v4) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
-            IpAddr::V4((u32::from(v4) & mask).into())
-        }
-        IpAddr::V6(v6) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
-            IpAddr::V6((u128::from(v6) & mask).into())
-        }
-    }
-}
-
 /// `range` contains `address`.
 pub fn contains(range: (IpAddr, u8), address: IpAddr) -> bool {
-    range.0.is_ipv4() == address.is_ipv4() && network(range.0, range.1) == network(address, range.1)
+    Cidr { base: masked(range.0, range.1), prefix: range.1 }.contains(address)
 }
 
 /// `ValidateEndpointIP`: addresses that would let a Service reach its own host.

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
+use api::cidr::Cidr;
 use api::meta::ObjectKey;
 use api_client::Object;
 use serde_json::{Value, json};
 use service_proxy::apply::{Plans, Tables};
 use service_proxy::objects::{EndpointSlice, Service};
 use service_proxy::plan::{Node, plan};
-use service_proxy::{Fixed, Flows, Place, Range};
+use service_proxy::{Fixed, Flows, Place};
 
 use crate::world::{NODE, Namespace};
 
@@ -18,7 +19,7 @@ pub const TABLE: &str = "kept";
 pub fn fixed() -> Fixed {
     Fixed {
         name: TABLE.to_owned(),
-        pods: ["10.244.0.0/16", "fd00:10::/32"].into_iter().filter_map(Range::parse).collect(),
+        pods: ["10.244.0.0/16", "fd00:10::/32"].into_iter().filter_map(Cidr::parse).collect(),
         masquerades_egress: false,
         node_port_ranges: Vec::new(),
         localhost_node_ports: true,

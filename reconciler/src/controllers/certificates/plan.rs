@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use api::cidr::Cidr;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition, CertificateSigningRequestSpec,
@@ -183,25 +184,13 @@ pub fn foreign_name(node: &str, facts: &RequestFacts, known: &Addresses) -> Opti
         if address.is_loopback() || address.is_unspecified() || address.is_multicast() {
             return Some(format!("address {address} is nobody's alone"));
         }
-        if let Some(range) = known.pod_ranges.iter().find(|range| contains(range, *address)) {
+        if let Some(range) =
+            known.pod_ranges.iter().find(|range| Cidr::parse(range).is_some_and(|range| range.contains(*address)))
+        {
             return Some(format!("address {address} is in the range {range} of pods"));
         }
     }
     None
-}
-
-fn contains(range: &str, address: IpAddr) -> bool {
-    let Some((network, bits)) = range.split_once('/') else { return false };
-    let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else { return false };
-    let same = |a: u128, b: u128, width: u32| {
-        let shift = width.saturating_sub(bits);
-        bits == 0 || a >> shift == b >> shift
-    };
-    match (network, address) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => same(u32::from(a).into(), u32::from(b).into(), 32),
-        (IpAddr::V6(a), IpAddr::V6(b)) => same(a.into(), b.into(), 128),
-        _ => false,
-    }
 }
 
 /// When a request can be removed; `None` while its certificate is good and it is not old.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use api::cidr::Cidr;
 use k8s_openapi::api::core::v1::Service;
 
 use crate::objects::Node;
@@ -48,21 +49,8 @@ fn range(text: &str) -> Option<(IpAddr, IpAddr)> {
         let (first, last): (IpAddr, IpAddr) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
         return (first.is_ipv4() == last.is_ipv4() && first <= last).then_some((first, last));
     }
-    let (base, prefix) = text.split_once('/').map_or((text, None), |(base, prefix)| (base, Some(prefix)));
-    match base.parse().ok()? {
-        IpAddr::V4(base) => {
-            let prefix: u32 = prefix.map_or(Some(32), |p| p.parse().ok()).filter(|p| *p <= 32)?;
-            let hosts = u32::MAX.checked_shr(prefix).unwrap_or(0);
-            let base = base.to_bits() & !hosts;
-            Some((Ipv4Addr::from_bits(base).into(), Ipv4Addr::from_bits(base | hosts).into()))
-        }
-        IpAddr::V6(base) => {
-            let prefix: u32 = prefix.map_or(Some(128), |p| p.parse().ok()).filter(|p| *p <= 128)?;
-            let hosts = u128::MAX.checked_shr(prefix).unwrap_or(0);
-            let base = base.to_bits() & !hosts;
-            Some((Ipv6Addr::from_bits(base).into(), Ipv6Addr::from_bits(base | hosts).into()))
-        }
-    }
+    let range = if text.contains('/') { Cidr::parse(text)? } else { Cidr::single(text.parse().ok()?) };
+    Some((range.base, range.last()))
 }
 
 /// What a Service's `status.loadBalancer` should say.
