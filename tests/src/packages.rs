@@ -38,6 +38,7 @@ pub const TEST: &[Package] = &[
     Package { name: "curl", brings: &["curl"] },
     Package { name: "docker-registry", brings: &["docker-registry"] },
     Package { name: "zstd", brings: &["zstd"] },
+    Package { name: "conntrack", brings: &["conntrack"] },
     Package { name: "systemd", brings: &["systemd-analyze"] },
 ];
 
