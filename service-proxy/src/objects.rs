@@ -147,6 +147,23 @@ pub struct EndpointPort {
     pub port: Option<u16>,
 }
 
+/// A ServiceCIDR: ranges that cluster addresses come from. Those being deleted count until they are gone.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ServiceRanges {
+    pub metadata: Meta,
+    #[serde(default)]
+    pub spec: ServiceRangesSpec,
+}
+
+api_client::projection!(ServiceRanges as k8s_openapi::api::networking::v1::ServiceCIDR);
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ServiceRangesSpec {
+    #[serde(deserialize_with = "api_client::nullable")]
+    pub cidrs: Vec<String>,
+}
+
 /// This node, for its zone and addresses.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct NodeObject {

@@ -19,7 +19,8 @@ use crate::apply::{Plans, Tables};
 use crate::endpoints::{Place, local_ready};
 use crate::flows::Flows;
 use crate::health::HealthChecks;
-use crate::objects::{BY_SERVICE, EndpointSlice, NodeObject, Service, ZONE_LABEL};
+use crate::objects::{BY_SERVICE, EndpointSlice, NodeObject, Service, ServiceRanges, ZONE_LABEL};
+use api::cidr::Cidr;
 use crate::plan::{Node, plan};
 use crate::settings;
 use crate::table::Fixed;
@@ -28,6 +29,8 @@ use crate::table::Fixed;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long chains without use stay, before and between the two steps of their removal.
 const TIDY_PAUSE: Duration = Duration::from_secs(2);
+/// How long the ranges of cluster addresses are waited for at the start: an API server may have none to tell.
+const RANGES_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -56,6 +59,7 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
     let sources = Sources {
         services: Cache::start(&client, ListParams::default(), &tasks, caches.clone()),
         slices: Cache::start_indexed(client.api(), ListParams::default(), &[BY_SERVICE], &tasks, caches.clone()),
+        ranges: Cache::start(&client, ListParams::default(), &tasks, caches.clone()),
         node: Cache::start(&client, own_node, &tasks, caches),
         options,
     };
@@ -63,7 +67,7 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
         () = shutdown.cancelled() => return Ok(()),
         // Before the first full state is known nothing is touched: what an earlier run left goes on working. The node
         // itself may not be registered yet, and only its zone and addresses are missing then.
-        () = async { tokio::join!(sources.services.synced(), sources.slices.synced(), sources.node.synced()); } => {}
+        () = sources.synced() => {}
     }
     Proxy::start(sources)?.work(shutdown).await
 }
@@ -76,6 +80,7 @@ pub fn cleanup(table: &Fixed) -> Result<(), Error> {
 struct Sources {
     services: Cache<Service>,
     slices: Cache<EndpointSlice>,
+    ranges: Cache<ServiceRanges>,
     node: Cache<NodeObject>,
     options: Options,
 }
@@ -99,6 +104,12 @@ impl Changed {
 }
 
 impl Sources {
+    async fn synced(&self) {
+        tokio::join!(self.services.synced(), self.slices.synced(), self.node.synced());
+        // Without them nothing fails: what goes to an address that nobody has is then not dropped here.
+        drop(tokio::time::timeout(RANGES_WAIT, self.ranges.synced()).await);
+    }
+
     fn observe(&self, changed: &Arc<Changed>) {
         let service_changed = changed.clone();
         self.services.observe(move |change| service_changed.insert(change.key.clone()));
@@ -108,6 +119,8 @@ impl Sources {
                 slice_changed.insert(ObjectKey::new(&slice.metadata.namespace, slice.service()));
             }
         });
+        let ranges_changed = changed.clone();
+        self.ranges.observe(move |_| ranges_changed.notify.notify_one());
         let node_changed = changed.clone();
         self.node.observe(move |_| node_changed.notify.notify_one());
     }
@@ -120,6 +133,16 @@ impl Sources {
         Node { place: Place { node: name, zone }, dns: self.options.dns, addresses }
     }
 
+    /// Ranges of cluster addresses, in order.
+    fn ranges(&self) -> Vec<Cidr> {
+        let all = self.ranges.snapshot();
+        let mut ranges: Vec<Cidr> =
+            all.iter().flat_map(|object| object.spec.cidrs.iter().filter_map(|text| Cidr::parse(text))).collect();
+        ranges.sort_unstable();
+        ranges.dedup();
+        ranges
+    }
+
     fn all(&self) -> BTreeSet<ObjectKey> {
         self.services.snapshot().iter().map(|service| service.key()).collect()
     }
@@ -129,6 +152,7 @@ struct Proxy {
     sources: Sources,
     changed: Arc<Changed>,
     node: Node,
+    ranges: Vec<Cidr>,
     /// `None` only while a change is being applied.
     work: Option<Work>,
     health: HealthChecks,
@@ -150,7 +174,7 @@ impl Proxy {
         let work = Work { tables: Tables::open(sources.options.table.clone())?, flows: Flows::default() };
         let repair_at = Some(Instant::now());
         let health = HealthChecks::default();
-        Ok(Self { node: sources.node(), sources, changed, work: Some(work), health, repair_at, tidy_at: None })
+        Ok(Self { node: sources.node(), ranges: sources.ranges(), sources, changed, work: Some(work), health, repair_at, tidy_at: None })
     }
 
     async fn work(mut self, shutdown: CancellationToken) -> Result<(), Error> {
@@ -185,7 +209,7 @@ impl Proxy {
 
     /// Brings the tables to what all Services want, whatever is there.
     async fn reconcile(&mut self) -> Result<(), Error> {
-        self.node = self.sources.node();
+        (self.node, self.ranges) = (self.sources.node(), self.sources.ranges());
         // Those that are gone are among the changed ones alone.
         let mut services = self.changed.take();
         services.extend(self.sources.all());
@@ -206,8 +230,9 @@ impl Proxy {
             self.node = node;
             services.extend(self.sources.all());
         }
+        let ranges = std::mem::replace(&mut self.ranges, self.sources.ranges());
         let plans = self.plans(services);
-        if plans.is_empty() {
+        if plans.is_empty() && ranges == self.ranges {
             return Ok(());
         }
         self.apply(plans, Tables::update).await
@@ -234,6 +259,7 @@ impl Proxy {
         change: fn(&mut Tables, Plans) -> Result<(), nftables::Error>,
     ) -> Result<(), Error> {
         let mut work = self.work.take().expect("no change is being applied");
+        work.tables.ranges.clone_from(&self.ranges);
         // Small changes take less time than a thread's turn, but the kernel may be busy with others' transactions.
         let (work, result) = tokio::task::spawn_blocking(move || {
             work.flows.plan(&plans);
