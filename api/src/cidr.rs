@@ -51,7 +51,7 @@ fn bits(address: IpAddr) -> u8 {
 }
 
 /// The address with all bits behind the prefix zero.
-pub(crate) fn masked(address: IpAddr, prefix: u8) -> IpAddr {
+pub fn masked(address: IpAddr, prefix: u8) -> IpAddr {
     match address {
         IpAddr::V4(address) => {
             let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);

@@ -7,6 +7,8 @@ use k8s_openapi::api::core::v1::NodeSelector;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::device_selector::{Seen, Selector};
+
 /// A claim for devices. One with an allocation has its devices.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(from = "wire::Claim")]
@@ -35,8 +37,8 @@ pub struct Alternative {
     /// `REQUEST/SUBREQUEST` among several, else the request's name.
     pub name: String,
     pub class: String,
-    /// CEL expressions that must all hold.
-    pub selectors: Vec<String>,
+    /// All of them must hold.
+    pub selectors: Vec<Selector>,
     /// Absent: all there are on the node.
     pub count: Option<usize>,
     /// Devices are shared with their users, for monitoring.
@@ -95,6 +97,8 @@ pub struct Device {
     pub name: String,
     /// By `DOMAIN/NAME`; the value as it stands in the slice.
     pub attributes: BTreeMap<String, Value>,
+    /// As selectors see it.
+    pub seen: Seen,
     /// It is tainted against being taken, or made up from shared counters: neither is understood here.
     pub is_special: bool,
 }
@@ -104,7 +108,7 @@ pub struct Device {
 #[serde(from = "wire::Class")]
 pub struct DeviceClass {
     pub metadata: Meta,
-    pub selectors: Vec<String>,
+    pub selectors: Vec<Selector>,
     pub config: Vec<Value>,
 }
 
@@ -149,7 +153,7 @@ mod wire {
     struct Exact {
         name: String,
         device_class_name: String,
-        selectors: Vec<Selector>,
+        selectors: Vec<RawSelector>,
         allocation_mode: String,
         count: Option<usize>,
         admin_access: bool,
@@ -157,7 +161,7 @@ mod wire {
 
     #[derive(Deserialize, Default)]
     #[serde(default)]
-    struct Selector {
+    struct RawSelector {
         cel: Cel,
     }
 
@@ -202,8 +206,8 @@ mod wire {
         admin_access: bool,
     }
 
-    fn expressions(selectors: Vec<Selector>) -> Vec<String> {
-        selectors.into_iter().map(|s| s.cel.expression).collect()
+    fn expressions(selectors: Vec<RawSelector>) -> Vec<Selector> {
+        selectors.into_iter().map(|s| Selector::new(&s.cel.expression)).collect()
     }
 
     impl Exact {
@@ -283,6 +287,8 @@ mod wire {
     struct RawDevice {
         name: String,
         attributes: BTreeMap<String, Value>,
+        capacity: BTreeMap<String, Value>,
+        allow_multiple_allocations: bool,
         taints: Vec<Value>,
         consumes_counters: Vec<Value>,
     }
@@ -299,6 +305,7 @@ mod wire {
             let driver = spec.driver;
             let qualified = |name: String| if name.contains('/') { name } else { format!("{driver}/{name}") };
             let device = |d: RawDevice| Device {
+                seen: Seen::new(&driver, d.allow_multiple_allocations, &d.attributes, &d.capacity),
                 name: d.name,
                 attributes: d.attributes.into_iter().map(|(name, value)| (qualified(name), value)).collect(),
                 is_special: !d.taints.is_empty() || !d.consumes_counters.is_empty(),
@@ -325,7 +332,7 @@ mod wire {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct ClassSpec {
-        selectors: Vec<Selector>,
+        selectors: Vec<RawSelector>,
         config: Vec<Value>,
     }
 

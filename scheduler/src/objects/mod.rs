@@ -3,6 +3,7 @@
 
 mod affinity;
 mod device;
+mod device_selector;
 mod node;
 mod pod;
 mod policy;

@@ -11,12 +11,13 @@ use serde_json::Value;
 /// place where components meet.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("api", &[]),
+    ("cel", &["api"]),
     ("store-client", &[]),
     ("tls", &[]),
-    ("apiserver", &["api", "store-client", "tls"]),
+    ("apiserver", &["api", "cel", "store-client", "tls"]),
     ("api-client", &["api", "tls"]),
-    ("reconciler", &["api", "api-client", "tls"]),
-    ("scheduler", &["api", "api-client"]),
+    ("reconciler", &["api", "api-client", "cel", "tls"]),
+    ("scheduler", &["api", "api-client", "cel"]),
     ("agent", &["api", "api-client", "nftables", "tls"]),
     ("nftables", &[]),
     ("service-proxy", &["api", "api-client", "nftables"]),

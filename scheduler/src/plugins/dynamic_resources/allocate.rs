@@ -23,6 +23,8 @@ struct Search<'a> {
     here: Vec<Candidate<'a>>,
     taken: BTreeSet<DeviceId>,
     steps: usize,
+    /// A selector that could not be evaluated: nothing is allocated then.
+    failure: Option<String>,
 }
 
 fn id((slice, device): Candidate<'_>) -> DeviceId {
@@ -34,11 +36,6 @@ pub fn all(claims: &[Arc<ResourceClaim>], devices: &Devices, node: &Node) -> Res
     if claims.is_empty() {
         return Ok(Vec::new());
     }
-    for selector in claims.iter().flat_map(|claim| selectors(claim, devices)) {
-        if driver_in(selector).is_none() {
-            return Err(format!("device selector {selector:?} can't be evaluated by this scheduler").into());
-        }
-    }
     let reaches = |place: &Place| match place {
         Place::Nowhere => false,
         Place::Node(name) => *name == node.metadata.name,
@@ -46,28 +43,17 @@ pub fn all(claims: &[Arc<ResourceClaim>], devices: &Devices, node: &Node) -> Res
         Place::Everywhere => true,
     };
     let here = devices.all().filter(|(slice, device)| reaches(&slice.place) && !device.is_special).collect();
-    let mut search = Search { devices, here, taken: BTreeSet::new(), steps: 0 };
+    let mut search = Search { devices, here, taken: BTreeSet::new(), steps: 0, failure: None };
     let mut grants = Vec::new();
     for claim in claims {
-        let Some(chosen) = search.claim(claim) else { return Err("cannot allocate all claims".into()) };
+        let chosen = search.claim(claim);
+        if let Some(failure) = search.failure {
+            return Err(format!("claim {}: {failure}", claim.metadata.key()).into());
+        }
+        let Some(chosen) = chosen else { return Err("cannot allocate all claims".into()) };
         grants.push(grant(claim, chosen, devices, node));
     }
     Ok(grants)
-}
-
-fn selectors<'a>(claim: &'a ResourceClaim, devices: &'a Devices) -> impl Iterator<Item = &'a String> {
-    claim.requests.iter().flat_map(|r| &r.alternatives).flat_map(|alternative| {
-        let of_class = devices.class(&alternative.class).into_iter().flat_map(|c| &c.selectors);
-        of_class.chain(&alternative.selectors)
-    })
-}
-
-/// The driver that `device.driver == "NAME"` asks for.
-fn driver_in(expression: &str) -> Option<&str> {
-    let (left, right) = expression.split_once("==")?;
-    let right = right.trim();
-    let quoted = |quote: char| right.strip_prefix(quote)?.strip_suffix(quote).filter(|name| !name.contains(quote));
-    (left.trim() == "device.driver").then(|| quoted('"').or_else(|| quoted('\''))).flatten()
 }
 
 /// A device chosen for a request.
@@ -91,8 +77,17 @@ impl<'a> Search<'a> {
     fn request(&mut self, claim: &'a ResourceClaim, index: usize, chosen: &mut Vec<Chosen<'a>>) -> bool {
         let Some(request) = claim.requests.get(index) else { return true };
         for alternative in &request.alternatives {
-            let suitable: Vec<Candidate<'a>> =
-                self.here.iter().copied().filter(|candidate| self.suits(*candidate, alternative)).collect();
+            let mut suitable: Vec<Candidate<'a>> = Vec::new();
+            for candidate in &self.here {
+                match self.suits(*candidate, alternative) {
+                    Ok(true) => suitable.push(*candidate),
+                    Ok(false) => {}
+                    Err(failure) => {
+                        self.failure.get_or_insert(failure);
+                        return false;
+                    }
+                }
+            }
             let count = alternative.count.unwrap_or(suitable.len());
             if count > 0 && self.devices_for(claim, index, alternative, &suitable, 0, count, chosen) {
                 return true;
@@ -137,12 +132,20 @@ impl<'a> Search<'a> {
         false
     }
 
-    fn suits(&self, candidate: Candidate<'_>, alternative: &Alternative) -> bool {
+    fn suits(&self, candidate: Candidate<'_>, alternative: &Alternative) -> Result<bool, String> {
         let device = id(candidate);
+        if !(alternative.is_admin || !(self.devices.is_taken(&device) || self.taken.contains(&device))) {
+            return Ok(false);
+        }
         let class = self.devices.class(&alternative.class);
-        let mut selectors = class.into_iter().flat_map(|c| &c.selectors).chain(&alternative.selectors);
-        let is_free = alternative.is_admin || !(self.devices.is_taken(&device) || self.taken.contains(&device));
-        is_free && selectors.all(|s| driver_in(s) == Some(&candidate.0.driver))
+        let selectors = class.into_iter().flat_map(|c| &c.selectors).chain(&alternative.selectors);
+        for selector in selectors {
+            let matches = selector.matches(&candidate.1.seen);
+            if !matches.map_err(|error| format!("request {}: CEL runtime error: {error}", alternative.name))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 

@@ -1,8 +1,7 @@
 //! DynamicResources: pods run where the devices they claim are, or can be had (structured parameters).
 //!
-//! Selectors are CEL expressions. Without a CEL evaluator in this workspace one form is understood, by far the most
-//! frequent: `device.driver == "NAME"`. A request with any other is refused in so many words, and so are tainted
-//! devices, devices made up from shared counters, and extended resources backed by device classes.
+//! Not understood, and so refused: tainted devices, devices made up from shared counters, and extended resources backed
+//! by device classes.
 
 mod allocate;
 

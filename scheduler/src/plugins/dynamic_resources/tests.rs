@@ -105,12 +105,49 @@ fn constraints_and_alternatives_are_searched() {
     check(&[claim("one", either)], expect!["r/small=a"]);
 }
 
+fn picky(expression: &str) -> Arc<ResourceClaim> {
+    let selectors = json!([{ "cel": { "expression": expression } }]);
+    claim(
+        "one",
+        json!({ "requests": [{ "name": "r", "exactly": { "deviceClassName": "gpu", "selectors": selectors } }] }),
+    )
+}
+
 #[test]
-fn what_is_not_understood_is_said() {
-    let picky = json!({ "requests": [{ "name": "r", "exactly": { "deviceClassName": "gpu", "selectors": [{ "cel": { "expression": "device.attributes['x'].y" } }] } }] });
+fn selectors_see_attributes_and_capacity() {
+    let mut devices = devices();
+    let slice = json!({ "metadata": { "name": "more" }, "spec": { "driver": "gpu.example.com", "nodeName": "n",
+        "pool": { "name": "more", "generation": 1, "resourceSliceCount": 1 },
+        "devices": [{ "name": "x", "attributes": { "numa": { "int": 2 }, "other.example.com/v": { "version": "1.2.3" } },
+            "capacity": { "memory": { "value": "40Gi" } } }] } });
+    devices.set_slice("more", Some(read::<ResourceSlice>(slice)));
+    let check = |expression: &str, expected: Expect| check_in(devices.clone(), &[picky(expression)], expected);
+    check("device.attributes['gpu.example.com'].numa == 1", expect!["r=c"]);
     check(
-        &[claim("one", picky)],
-        expect![[r#"device selector "device.attributes['x'].y" can't be evaluated by this scheduler"#]],
+        "device.capacity['gpu.example.com'].?memory.orValue(quantity('0')).isGreaterThan(quantity('39Gi'))",
+        expect!["r=x"],
+    );
+    check(
+        "'v' in device.attributes['other.example.com'] \
+            && device.attributes['other.example.com'].v.isGreaterThan(semver('1.2.0'))",
+        expect!["r=x"],
+    );
+    check("cel.bind(d, device.attributes['gpu.example.com'], d.numa > 1)", expect!["r=x"]);
+    check("device.driver == 'none.example.com'", expect!["cannot allocate all claims"]);
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    check(
+        &[picky("device.attributes['x'].y")],
+        expect!["claim default/one: request r: CEL runtime error: no such key: y"],
+    );
+    check(
+        &[picky("device.colour == 'red'")],
+        expect![[r#"
+            claim default/one: request r: CEL runtime error: compilation failed: ERROR: <input>:1:7: undefined field 'colour'
+             | device.colour == 'red'
+             | ......^"#]],
     );
     let unknown = json!({ "requests": [{ "name": "r", "exactly": { "deviceClassName": "fpga" } }] });
     check(&[claim("one", unknown)], expect!["request r: device class fpga does not exist"]);
