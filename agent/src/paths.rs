@@ -30,6 +30,11 @@ impl Paths {
     pub fn pods(&self) -> PathBuf {
         self.state.join("pods")
     }
+    /// Of all pods that have a directory here.
+    pub fn pod_uids(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.pods()).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
     pub fn pod(&self, uid: &str) -> PathBuf {
         self.pods().join(uid)
     }

@@ -18,6 +18,7 @@ use crate::{
     node_api,
     pod::{PodId, Pods, Shared},
     runtime::{self, Runtime},
+    sandbox::mend,
 };
 
 /// Between tries to reach containerd.
@@ -68,9 +69,7 @@ pub async fn run(client: Client, mut options: Options, shutdown: CancellationTok
     let node = node?;
     shared.sandboxes.set_pod_ranges(&node::pod_ranges(&node));
     shared.sandboxes.warn_of_rival();
-    if let Err(error) = shared.sandboxes.restore_host_ports() {
-        tracing::warn!(error = node::chain(&error), "host ports of running pods were not restored");
-    }
+    tasks.spawn(mend::keep(shared.sandboxes.clone(), shutdown.clone()));
     let uid = node.metadata.uid.clone().unwrap_or_default();
     tasks.spawn(lease::keep(client.clone(), options.node_name.clone(), uid, shutdown.clone()));
     tasks.spawn(keeper.keep(client.clone(), node, tasks.clone()));

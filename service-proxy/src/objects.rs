@@ -12,6 +12,8 @@ use api::cidr::Cidr;
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 /// Services with this label belong to another proxy (`apis.LabelServiceProxyName`).
 pub const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
+/// With it a Service that has an address is treated as if it had none.
+pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 /// `v1.LabelTopologyZone`
 pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// `v1.DefaultClientIPServiceAffinitySeconds`
@@ -187,11 +189,13 @@ pub struct NodeAddress {
 }
 
 impl Service {
-    /// Not one for this proxy (`proxyutil.ShouldSkipService`): without an address of its own, or somebody else's.
+    /// Not one for this proxy (`proxyutil.ShouldSkipService`): without an address of its own, somebody else's, or told
+    /// to be treated as headless whatever address it has.
     pub fn is_skipped(&self) -> bool {
         let ip = self.spec.cluster_ip.as_str();
         let addressless = ip.is_empty() || ip == "None" || self.spec.kind == "ExternalName";
-        addressless || self.metadata.labels.contains_key(PROXY_NAME_LABEL)
+        let labels = &self.metadata.labels;
+        addressless || labels.contains_key(PROXY_NAME_LABEL) || labels.contains_key(HEADLESS_LABEL)
     }
 
     /// Its address of this family.

@@ -63,13 +63,13 @@ pub(super) fn mac(what: &str) -> [u8; 6] {
     [0x0a, 0x58, digest[0], digest[1], digest[2], digest[3]]
 }
 
-fn host_interface(uid: &str) -> String {
+pub(super) fn host_interface(uid: &str) -> String {
     let digest = Sha256::digest(uid.as_bytes());
     let hex = digest[..5].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     format!("veth{hex}")
 }
 
-fn link_error(action: &'static str, name: &str) -> impl FnOnce(io::Error) -> Error {
+pub(super) fn link_error(action: &'static str, name: &str) -> impl FnOnce(io::Error) -> Error {
     let name = name.to_owned();
     move |source| Error::Link { action, name, source }
 }
@@ -274,6 +274,7 @@ pub struct Host {
 }
 
 /// To be called on a thread of its own: first in the host's namespace, then in the pod's.
+#[derive(Clone)]
 pub struct Attach {
     pub bridge: Bridge,
     pub uid: String,

@@ -11,8 +11,8 @@ use std::{
 };
 
 use nftables::{
-    Batch, Chain, Ct, Data, Element, Expr, Family, FibOf, Hook, Meta, Nat, Register, Rule, Set, Socket, Table, Type,
-    Value, Verdict, destination_address, destination_port, equals, in_range, l4proto, source_address,
+    Batch, Chain, Ct, Data, Element, Expr, Family, FibOf, Hook, Meta, Monitor, Nat, Register, Rule, Set, Socket, Table,
+    Type, Value, Verdict, destination_address, destination_port, equals, in_range, l4proto, source_address,
 };
 
 use crate::sandbox::cni::PortMapping;
@@ -55,8 +55,9 @@ pub struct HostPorts {
     table: String,
     /// The interface that pods are behind.
     bridge: String,
-    /// Held over each look and the change that follows from it.
-    lock: Mutex<()>,
+    /// Held over each look and the change that follows from it. One for all changes, so that others' can be told from
+    /// our own.
+    socket: Mutex<Option<Socket>>,
 }
 
 /// Elements that belong into the maps of one family.
@@ -108,7 +109,26 @@ fn wanted<'a>(family: Family, pods: impl IntoIterator<Item = &'a Ports>) -> Want
 
 impl HostPorts {
     pub fn new(table: &str, bridge: &str) -> Self {
-        Self { table: table.to_owned(), bridge: bridge.to_owned(), lock: Mutex::new(()) }
+        Self { table: table.to_owned(), bridge: bridge.to_owned(), socket: Mutex::new(None) }
+    }
+
+    /// Runs `work` on the socket, which is opened in the network namespace of the first caller.
+    fn locked<T>(&self, work: impl FnOnce(&mut Socket) -> Result<T, Error>) -> Result<T, Error> {
+        let mut held = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *held {
+            Some(socket) => work(socket),
+            none => work(none.insert(Socket::open()?)),
+        }
+    }
+
+    /// Hears of changes that somebody else makes. Must be called inside a tokio runtime.
+    pub fn listen(&self) -> Result<Monitor, Error> {
+        self.locked(|socket| Ok(Monitor::open(&[socket.port()?])?))
+    }
+
+    /// Returns when somebody else has changed the tables.
+    pub async fn changed(&self, monitor: &Monitor) -> Result<(), Error> {
+        Ok(monitor.changed(&self.tables()).await?)
     }
 
     fn tables(&self) -> [Table<'_>; 2] {
@@ -117,8 +137,10 @@ impl HostPorts {
 
     /// Opens a pod's ports. Success when they are open already; what leads to another pod is an error.
     pub fn open(&self, pod: &Ports) -> Result<(), Error> {
-        let _held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut socket = Socket::open()?;
+        self.locked(|socket| self.open_by(socket, pod))
+    }
+
+    fn open_by(&self, socket: &mut Socket, pod: &Ports) -> Result<(), Error> {
         let mut batch = Batch::new();
         for table in self.tables() {
             let wanted = wanted(table.family, [pod]);
@@ -148,22 +170,24 @@ impl HostPorts {
 
     /// Closes whatever leads to these addresses. Success when nothing does.
     pub fn close(&self, addresses: &[IpAddr]) -> Result<(), Error> {
-        let _held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = |address: &IpAddr| addresses.contains(address);
-        let mut socket = Socket::open()?;
-        let mut batch = Batch::new();
-        for table in self.tables() {
-            if socket.table(table)?.is_some() {
-                remove(&mut socket, &mut batch, table, &gone)?;
+        self.locked(|socket| {
+            let mut batch = Batch::new();
+            for table in self.tables() {
+                if socket.table(table)?.is_some() {
+                    remove(socket, &mut batch, table, &gone)?;
+                }
             }
-        }
-        if batch.is_empty() { Ok(()) } else { Ok(socket.commit(&mut batch)?) }
+            if batch.is_empty() { Ok(()) } else { Ok(socket.commit(&mut batch)?) }
+        })
     }
 
     /// Makes the tables what these pods want, and nothing else.
     pub fn restore(&self, pods: &[Ports]) -> Result<(), Error> {
-        let held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut socket = Socket::open()?;
+        self.locked(|socket| self.restore_by(socket, pods))
+    }
+
+    fn restore_by(&self, socket: &mut Socket, pods: &[Ports]) -> Result<(), Error> {
         let mut batch = Batch::new();
         for table in self.tables() {
             batch.add_table(table, None);
@@ -182,9 +206,7 @@ impl HostPorts {
             }
             batch.add_elements(table, SELF, wanted.own.into_iter().map(Element::new));
         }
-        let result = socket.commit(&mut batch);
-        drop(held);
-        Ok(result?)
+        Ok(socket.commit(&mut batch)?)
     }
 }
 

@@ -21,6 +21,8 @@ use super::{
     bandwidth::Bandwidth,
     bridge::{self, Attach, Bridge},
     host_ports::{HostPorts, Ports},
+    mend::{self, Found, Lack},
+    netlink::Socket,
 };
 use crate::sandbox::{
     cni::PortMapping,
@@ -77,22 +79,26 @@ impl Host {
         let uid = format!("uid-{name}");
         let addresses = self.bridge.reserve(&uid).unwrap();
         let directory = self.directory.path().join(name);
-        let attach = Attach {
-            bridge: self.bridge.clone(),
-            uid: uid.clone(),
-            addresses: addresses.clone(),
-            bandwidth,
-            mtu: 1500,
-        };
+        let pod = Pod { uid, addresses, directory };
         let request = Request {
-            directory: directory.clone(),
+            directory: pod.directory.clone(),
             namespaces: vec![Namespace::Net],
             hostname: String::new(),
             sysctls: Vec::new(),
-            attach: Some(attach),
+            attach: Some(self.attachment(&pod, bandwidth)),
         };
         self.runtime.block_on(namespaces::pin(request)).unwrap();
-        Pod { uid, addresses, directory }
+        pod
+    }
+
+    fn attachment(&self, pod: &Pod, bandwidth: Bandwidth) -> Attach {
+        Attach {
+            bridge: self.bridge.clone(),
+            uid: pod.uid.clone(),
+            addresses: pod.addresses.clone(),
+            bandwidth,
+            mtu: 1500,
+        }
     }
 
     fn detach(&self, pod: &Pod) {
@@ -197,6 +203,57 @@ fn host_ports_lead_to_their_pod_from_everywhere() {
         host_ports.open(&other).unwrap();
         host_ports.restore(&[]).unwrap();
         assert_eq!(run("nft", "list tables"), "");
+    });
+}
+
+/// An interface, its place on the bridge, and the bridge itself are taken away: a connection between pods goes on.
+#[test]
+fn what_pods_lost_comes_back_under_open_connections() {
+    on_a_host(Some("fd00:9::/64"), |host| {
+        let (a, b) = (host.attach("a", Bandwidth::default()), host.attach("b", Bandwidth::default()));
+        let listener = a.listen(80);
+        let to = SocketAddr::new(a.addresses[0], 80);
+        let mut client = b.within(move || TcpStream::connect(to).unwrap());
+        let (mut server, _) = listener.accept().unwrap();
+        server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mend = || {
+            let mut socket = Socket::open().unwrap();
+            let found = Found::look(&mut socket, BRIDGE).unwrap();
+            let lacks = [&a, &b].map(|pod| found.lack(&pod.uid));
+            if found.bridge_lacks(&mut socket, &host.bridge).unwrap() {
+                mend::bridge(&mut socket, &host.bridge, 1500).unwrap();
+            }
+            for (pod, lack) in [&a, &b].into_iter().zip(lacks) {
+                let attach = host.attachment(pod, Bandwidth::default());
+                lack.into_iter().for_each(|lack| {
+                    mend::pod(&mut socket, attach.clone(), lack, &pod.directory.join("net")).unwrap();
+                });
+            }
+            lacks
+        };
+        assert_eq!(mend(), [None, None]);
+        let interface = bridge::host_interface(&a.uid);
+        let faults = [
+            (format!("link delete {interface}"), [Some(Lack::Interface), None]),
+            (format!("link set {interface} nomaster"), [Some(Lack::Port), None]),
+            (format!("link set {interface} down"), [Some(Lack::Port), None]),
+            (format!("link delete {BRIDGE}"), [Some(Lack::Port), Some(Lack::Port)]),
+            (format!("link set {BRIDGE} down"), [None, None]),
+            (format!("address flush dev {BRIDGE}"), [None, None]),
+        ];
+        for (fault, expected) in faults {
+            run("ip", &fault);
+            client.write_all(b"x").unwrap();
+            assert_eq!(mend(), expected, "{fault}");
+            server.read_exact(&mut [0]).unwrap();
+            for address in &a.addresses {
+                let until = Instant::now() + Duration::from_secs(10);
+                while !reaches((*address, 80)) {
+                    assert!(Instant::now() < until, "{address} is not reached from the host after {fault}");
+                }
+            }
+            assert_eq!(mend(), [None, None]);
+        }
     });
 }
 

@@ -12,6 +12,7 @@ pub mod host_address;
 pub mod host_ports;
 #[cfg(test)]
 mod kernel_tests;
+pub mod mend;
 pub mod netlink;
 pub mod plan;
 pub mod range;

@@ -5,6 +5,7 @@
 
 pub mod cni;
 pub mod etc;
+pub mod mend;
 pub mod mounts;
 pub mod namespaces;
 pub mod pid;
@@ -101,6 +102,8 @@ pub enum Attachment {
         bridge: bridge::Bridge,
         #[serde(default)]
         ports: Vec<cni::PortMapping>,
+        #[serde(default)]
+        bandwidth: Bandwidth,
         /// How earlier versions opened host ports, for records of theirs.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         host_ports: Option<cni::Attachment>,
@@ -194,7 +197,8 @@ impl Sandboxes {
         }
         let bridge = self.bridge()?;
         let addresses = bridge.reserve(&pod.uid)?;
-        Ok((Attachment::Bridge { bridge, ports: pod.port_mappings, host_ports: None }, addresses))
+        let (ports, bandwidth) = (pod.port_mappings, pod.bandwidth);
+        Ok((Attachment::Bridge { bridge, ports, bandwidth, host_ports: None }, addresses))
     }
 
     /// Gives back addresses of pods that have no directory here.
@@ -308,11 +312,11 @@ impl Sandboxes {
             hostname: record.hostname.clone(),
             sysctls: sysctls(spec),
             attach: match &record.attachment {
-                Some(Attachment::Bridge { bridge, .. }) => Some(bridge::Attach {
+                Some(Attachment::Bridge { bridge, bandwidth, .. }) => Some(bridge::Attach {
                     bridge: bridge.clone(),
                     uid: record.uid.clone(),
                     addresses: record.addresses.clone(),
-                    bandwidth: limits(pod)?,
+                    bandwidth: *bandwidth,
                     mtu: self.mtu,
                 }),
                 _ => None,
@@ -376,7 +380,7 @@ impl Sandboxes {
     async fn detach(&self, record: &Record, netns: &Path) -> Result<(), Error> {
         match &record.attachment {
             Some(Attachment::Cni(attachment)) => Ok(self.plugins.detach(attachment, netns).await?),
-            Some(Attachment::Bridge { bridge, ports, host_ports }) => {
+            Some(Attachment::Bridge { bridge, ports, host_ports, .. }) => {
                 if let Some(ports) = host_ports {
                     self.plugins.detach(ports, netns).await?;
                 }
@@ -392,19 +396,6 @@ impl Sandboxes {
     /// Removes the pod's directory; nothing may be mounted below it any more.
     pub fn remove_files(&self, uid: &str) -> Result<(), Error> {
         Ok(mounts::remove_tree(&self.paths.pod(uid))?)
-    }
-
-    /// Opens the host ports of all sandboxes on record, and closes all others.
-    pub fn restore_host_ports(&self) -> Result<(), Error> {
-        let pods = std::fs::read_dir(self.paths.pods()).into_iter().flatten().flatten();
-        let records = pods.filter_map(|pod| self.record(&pod.file_name().to_string_lossy()).ok().flatten());
-        let ports = records.filter_map(|record| match record.attachment {
-            Some(Attachment::Bridge { ports, .. }) if !ports.is_empty() => {
-                Some(Ports { mappings: ports, addresses: record.addresses })
-            }
-            _ => None,
-        });
-        Ok(self.host_ports.restore(&ports.collect::<Vec<_>>())?)
     }
 
     /// Removes the built-in network and address files. Pods must be gone.

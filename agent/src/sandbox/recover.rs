@@ -82,7 +82,8 @@ impl Sandboxes {
         let bridge = self.bridge().ok().filter(|bridge| bridge.has(&id.uid));
         if let Some(bridge) = bridge.filter(|_| !addresses.is_empty()) {
             addresses.iter().try_for_each(|address| bridge.hold(&id.uid, *address))?;
-            return Ok((Some(Attachment::Bridge { bridge, ports: pod.port_mappings, host_ports: None }), addresses));
+            let (ports, bandwidth) = (pod.port_mappings, pod.bandwidth);
+            return Ok((Some(Attachment::Bridge { bridge, ports, bandwidth, host_ports: None }), addresses));
         }
         let network = cni::on_host(&self.config_dir)?;
         let attachment = network.map(|network| Attachment::Cni(cni::Attachment { network, pod, result: None }));

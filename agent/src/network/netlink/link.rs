@@ -70,6 +70,16 @@ pub struct Link {
     pub vxlan: Option<Vxlan>,
 }
 
+/// An interface among all of a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    pub name: String,
+    pub index: u32,
+    /// The bridge that it is a port of.
+    pub master: Option<u32>,
+    pub is_up: bool,
+}
+
 fn request(kind: u16, flags: u16, index: u32, up: bool) -> Message {
     let mut message = Message::new(kind, flags);
     message.interface(index, up);
@@ -164,6 +174,13 @@ impl Socket {
         self.call(message)
     }
 
+    /// Makes an interface a port of a bridge, and brings it up.
+    pub fn set_master(&mut self, index: u32, bridge: u32) -> io::Result<()> {
+        let mut message = request(libc::RTM_NEWLINK, 0, index, true);
+        message.number(libc::IFLA_MASTER, bridge);
+        self.call(message)
+    }
+
     pub fn set_up(&mut self, index: u32) -> io::Result<()> {
         self.call(request(libc::RTM_NEWLINK, 0, index, true))
     }
@@ -179,6 +196,24 @@ impl Socket {
     /// Success when there is none.
     pub fn delete_link(&mut self, index: u32) -> io::Result<()> {
         gone_is_fine(self.call(request(libc::RTM_DELLINK, 0, index, false)))
+    }
+
+    /// All interfaces.
+    pub fn interfaces(&mut self) -> io::Result<Vec<Interface>> {
+        let mut message = Message::new(libc::RTM_GETLINK, libc::NLM_F_DUMP as u16);
+        message.interface(0, false);
+        let read = |answer: Vec<u8>| {
+            let at = |offset| super::word(&answer, super::HEADER_BYTES + offset);
+            let attributes = Attributes::of(&answer, LINK_BYTES);
+            let name = attributes.find(libc::IFLA_IFNAME)?.strip_suffix(&[0])?;
+            Some(Interface {
+                name: String::from_utf8_lossy(name).into_owned(),
+                index: at(4)?,
+                master: attributes.number(libc::IFLA_MASTER),
+                is_up: at(8)? & libc::IFF_UP as u32 != 0,
+            })
+        };
+        Ok(self.ask(message)?.into_iter().filter_map(read).collect())
     }
 
     /// The interface of this name or, without one, of this index.

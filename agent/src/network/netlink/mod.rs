@@ -17,7 +17,7 @@ use nix::{
     sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket},
 };
 
-pub use link::{Link, Pair, Vxlan};
+pub use link::{Interface, Link, Pair, Vxlan};
 pub use monitor::Monitor;
 pub use neighbor::{Forwarding, Neighbor};
 pub use route::{Reach, Route};
