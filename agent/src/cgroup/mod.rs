@@ -216,6 +216,23 @@ impl Tree {
         entries.map(|entry| entry.path()).filter(|path| path.is_dir() && !path.is_symlink()).collect()
     }
 
+    /// Fails when the processes of a container use more memory than the limit it shall get: on version 2 the kernel would
+    /// kill them, on version 1 it refuses.
+    pub fn check_memory(&self, path: &str, resources: Resources) -> Result<(), Error> {
+        let Some(limit) = resources.memory_limit() else { return Ok(()) };
+        let file = match self.version {
+            Version::V1 => "memory.usage_in_bytes",
+            Version::V2 => "memory.current",
+        };
+        let path = self.directory("memory", path).join(file);
+        let used = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<i64>().ok()).unwrap_or(0);
+        if used <= limit {
+            return Ok(());
+        }
+        let source = io::Error::other(format!("{used} bytes are in use, the new limit is {limit}"));
+        Err(Error { action: "lower the memory limit of", path, source })
+    }
+
     /// How many processes of a container the kernel has killed for memory; the cgroup must still exist.
     pub fn oom_kills(&self, cgroup_path: &str) -> u64 {
         let file = match self.version {

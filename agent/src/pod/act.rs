@@ -87,6 +87,7 @@ impl Owner {
             Step::Settle { container } => self.settle(&container).await,
             Step::Start { container, number, backoff_seconds } => self.start(&container, number, backoff_seconds).await,
             Step::PostStart { container } => self.post_start(&container),
+            Step::Resize => self.resize().await,
             Step::Stop { container, deadline, why } => self.stop(&container, deadline, why),
             Step::Expire => {
                 self.observed.expired = true;

@@ -9,6 +9,7 @@ use std::{
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::Notify;
 
+use super::resize::Pending;
 use crate::runtime::Exit;
 
 #[derive(Default)]
@@ -20,7 +21,7 @@ pub struct Inbox {
 #[derive(Debug, Default)]
 pub struct Letters {
     /// The newest version of the pod.
-    pub desired: Option<Arc<Pod>>,
+    pub desired: Option<Desired>,
     /// The server has no such pod any more.
     pub gone: bool,
     /// By container id; a container ends once.
@@ -29,6 +30,14 @@ pub struct Letters {
     pub resync: bool,
     /// Full names of images that were added to the node.
     pub images: BTreeSet<String>,
+}
+
+#[derive(Debug)]
+pub struct Desired {
+    /// With the resources this node has allocated to it.
+    pub pod: Arc<Pod>,
+    /// It asks for others.
+    pub resize_pending: Option<Pending>,
 }
 
 impl Letters {

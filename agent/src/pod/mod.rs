@@ -1,6 +1,7 @@
 //! Pods: one owner task each, pure decisions (`plan`, `status`), small steps that are safe to repeat.
 
 mod act;
+mod actuate;
 pub mod admit;
 mod attend;
 mod hooks;
@@ -12,6 +13,7 @@ mod owner;
 pub mod plan;
 pub mod pods;
 mod prepare;
+pub mod resize;
 pub mod resources;
 pub mod shared;
 mod start;

@@ -7,9 +7,10 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use sha2::{Digest, Sha256};
 
-use super::{PodId, admit::Rejection};
+use super::{PodId, admit::Rejection, resize::Pending};
 
 /// Something that failed and is tried again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +90,7 @@ pub enum Hook {
 }
 
 /// All attempts to run one container of the pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Series {
     pub latest: Option<Attempt>,
     /// The one before, ended.
@@ -113,7 +114,7 @@ pub struct Condemned {
 }
 
 /// One container in containerd.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Attempt {
     pub id: String,
     /// Also the restart count of the container when it runs.
@@ -125,6 +126,8 @@ pub struct Attempt {
     pub hash: String,
     pub image: String,
     pub image_id: String,
+    /// What it was given of the node. `None`: nobody noted it, so it stands for what the pod asks.
+    pub resources: Option<ResourceRequirements>,
     pub state: State,
 }
 
@@ -176,7 +179,7 @@ pub struct Ending {
     pub deadline: Timestamp,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
     pub sandbox: Sandbox,
     pub volumes: Volumes,
@@ -198,6 +201,10 @@ pub struct Observed {
     pub terminal: bool,
     /// This node does not take the pod.
     pub rejected: Option<Rejection>,
+    /// The pod asks for other resources than it has, and does not get them now.
+    pub resize_pending: Option<Pending>,
+    /// Running containers could not be given what is allocated to them.
+    pub resize_failure: Option<Retry>,
     /// Network, namespaces, volumes and cgroup were released for good.
     pub torn_down: bool,
     pub containers_removed: bool,
@@ -246,6 +253,8 @@ pub mod label {
     pub const HASH: &str = "keelson.io/hash";
     pub const IMAGE: &str = "keelson.io/image";
     pub const IMAGE_ID: &str = "keelson.io/image-id";
+    /// As JSON. Follows a resize in place.
+    pub const RESOURCES: &str = "keelson.io/resources";
     /// Tells a container that never ran from one that a reboot ended.
     pub const BOOT_ID: &str = "keelson.io/boot-id";
     pub const TTY: &str = "keelson.io/tty";
@@ -283,7 +292,7 @@ pub fn exit_labels(exited: &Exited) -> HashMap<String, String> {
 
 /// Labels of a new attempt.
 pub fn attempt_labels(pod: &PodId, node: &str, container: &str, attempt: &Attempt) -> HashMap<String, String> {
-    HashMap::from([
+    let mut labels = HashMap::from([
         (label::POD_NAME.to_owned(), pod.name.clone()),
         (label::POD_NAMESPACE.to_owned(), pod.namespace.clone()),
         (label::POD_UID.to_owned(), pod.uid.clone()),
@@ -295,7 +304,11 @@ pub fn attempt_labels(pod: &PodId, node: &str, container: &str, attempt: &Attemp
         (label::HASH.to_owned(), attempt.hash.clone()),
         (label::IMAGE.to_owned(), attempt.image.clone()),
         (label::IMAGE_ID.to_owned(), attempt.image_id.clone()),
-    ])
+    ]);
+    if let Some(text) = attempt.resources.as_ref().and_then(|given| serde_json::to_string(given).ok()) {
+        labels.insert(label::RESOURCES.to_owned(), text);
+    }
+    labels
 }
 
 /// The attempt a record stands for, as far as labels tell: one without an exit counts as running. `None` when the
@@ -323,6 +336,7 @@ pub fn attempt(id: &str, labels: &HashMap<String, String>) -> Option<Attempt> {
         hash: text(label::HASH)?,
         image: text(label::IMAGE)?,
         image_id: text(label::IMAGE_ID)?,
+        resources: labels.get(label::RESOURCES).and_then(|text| serde_json::from_str(text).ok()),
         state,
     })
 }
@@ -345,6 +359,7 @@ mod tests {
             hash: "h".into(),
             image: "app:v1".into(),
             image_id: "sha256:1".into(),
+            resources: Some(serde_json::from_str(r#"{"limits":{"cpu":"1"}}"#).unwrap()),
             state: State::Running { started_at: at, pid: 0 },
         };
         let mut labels = attempt_labels(&pod, "n1", "main", &before);

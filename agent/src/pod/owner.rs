@@ -15,9 +15,9 @@ use super::{
     PodId,
     admit::Rejection,
     image::PullEnd,
-    inbox::{Inbox, Letters},
+    inbox::{Desired, Inbox, Letters},
     observed::{Ending, Exited, Hook, Observed, Retry, State},
-    plan::{GRACE_SECONDS, Plan, Step, grace_seconds, plan},
+    plan::{GRACE_SECONDS, Plan, Step, grace_seconds, plan, replaced_by},
     shared::Shared,
     status,
     view::{ContainerView, PodView},
@@ -74,6 +74,8 @@ pub(super) struct Owner {
     reporting: Option<PodStatus>,
     report_retry: Option<Retry>,
     finished: bool,
+    /// Other resources were allocated to the pod, and its containers don't have them yet.
+    pub(super) resizing: bool,
     /// A start was cut off, perhaps by an agent's end: the pod's shim may run without containerd knowing.
     pub(super) lost_shim: bool,
 }
@@ -119,6 +121,7 @@ impl Owner {
             reporting: None,
             report_retry: None,
             finished: false,
+            resizing: false,
             lost_shim: false,
         }
     }
@@ -139,7 +142,11 @@ impl Owner {
             let now = Timestamp::now();
             let Plan { steps, wake } = plan(&self.pod, &self.observed, now);
             self.probe_running();
-            self.report(now);
+            self.notice_resized();
+            let replaced_by = replaced_by(&self.pod, &self.observed, now);
+            if replaced_by.is_none() {
+                self.report(now);
+            }
             self.publish_view(now);
             if !steps.is_empty() && !self.must_report_first(&steps) {
                 let starting = steps.iter().any(|step| matches!(step, Step::Start { .. }));
@@ -157,7 +164,8 @@ impl Owner {
                 }
                 continue;
             }
-            let wake = [wake, status::next_change(&self.pod, &self.observed, now), self.report_wake()];
+            let changes = status::next_change(&self.pod, &self.observed, now);
+            let wake = [wake, changes, self.report_wake(), replaced_by];
             let pause = wake.into_iter().flatten().min().map_or(AUDIT, |at| until(at).clamp(PAUSE_MIN, AUDIT));
             tokio::select! {
                 biased;
@@ -213,7 +221,7 @@ impl Owner {
         // Conditions of others are kept in what we compare with, so that gates see them.
         let ours = status.conditions.get_or_insert_default();
         let foreign = self.reported.conditions.iter().flatten();
-        let foreign = foreign.filter(|theirs| !ours.iter().any(|own| own.type_ == theirs.type_)).cloned();
+        let foreign = foreign.filter(|theirs| !status::OURS.contains(&theirs.type_.as_str())).cloned();
         let foreign = foreign.collect::<Vec<_>>();
         ours.extend(foreign);
         status
@@ -254,7 +262,8 @@ impl Owner {
     }
 
     async fn read(&mut self, letters: Letters) {
-        if let Some(pod) = letters.desired {
+        if let Some(Desired { pod, resize_pending }) = letters.desired {
+            self.notice_resize(&pod, resize_pending);
             if self.reporting.is_none() && pod.revision() >= self.reported_at {
                 // Whoever wrote it: where it is not what we see here, it is written again.
                 self.reported = pod.status.clone().unwrap_or_default();
@@ -285,9 +294,8 @@ impl Owner {
     }
 
     fn merge_conditions(&mut self, theirs: Vec<k8s_openapi::api::core::v1::PodCondition>) {
-        const OURS: [&str; 4] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"];
         let known = self.reported.conditions.get_or_insert_default();
-        for condition in theirs.into_iter().filter(|condition| !OURS.contains(&condition.type_.as_str())) {
+        for condition in theirs.into_iter().filter(|condition| !status::OURS.contains(&condition.type_.as_str())) {
             match known.iter_mut().find(|known| known.type_ == condition.type_) {
                 Some(known) => *known = condition,
                 None => known.push(condition),

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use super::{
     observed::{Attempt, Exited, Hook, Image, Observed, Sandbox, Series, Volumes, definition_hash},
+    resize::{self, Way},
     resources::is_sidecar,
 };
 
@@ -32,6 +33,8 @@ pub enum Step {
     PostStart {
         container: String,
     },
+    /// Gives running containers what is allocated to them now.
+    Resize,
     /// The container must have ended by the deadline.
     Stop {
         container: String,
@@ -208,10 +211,35 @@ pub fn restarts(spec: &PodSpec, container: &Container, exited: &Exited) -> bool 
     }
 }
 
+/// Whether an attempt was made for another definition than the container has now, so that it is to be replaced.
+pub fn is_replaced(container: &Container, latest: &Attempt) -> bool {
+    let hash = definition_hash(&container.name, container.image.as_deref().unwrap_or_default());
+    latest.hash != hash || resize::way(container, latest.resources.as_ref()) == Some(Way::Restart)
+}
+
+/// How long a status may keep silent about a container that is being replaced.
+const REPLACEMENT_MAX: SignedDuration = SignedDuration::from_secs(3);
+
+/// A container has ended to be replaced at once, and by then it is or something is in its way: what is told of the pod
+/// goes from the old one to the new one without the moment between, as the kubelet's does.
+pub fn replaced_by(pod: &Pod, observed: &Observed, now: Timestamp) -> Option<Timestamp> {
+    let spec = pod.spec.as_ref().filter(|_| observed.ending.is_none() && !observed.terminal)?;
+    let sidecars = spec.init_containers.iter().flatten().filter(|init| is_sidecar(init));
+    let until = spec.containers.iter().chain(sidecars).filter_map(|container| {
+        let series = observed.series(&container.name).filter(|series| series.start_failure.is_none())?;
+        let latest = series.latest.as_ref().filter(|latest| is_replaced(container, latest))?;
+        let exited = latest.exited().filter(|exited| restarts(spec, container, exited))?;
+        let image = observed.images.get(container.image.as_deref().unwrap_or_default());
+        let failed = matches!(image, Some(Image::Failed { .. } | Image::Pulling { .. }));
+        (!failed).then_some(exited.finished_at + REPLACEMENT_MAX)
+    });
+    until.filter(|until| *until > now).max()
+}
+
 /// When the next attempt may start, and with which wait after it. `None`: at once.
-pub fn next_attempt(latest: &Attempt, exited: &Exited) -> (Option<Timestamp>, u32) {
+pub fn next_attempt(container: &Container, latest: &Attempt, exited: &Exited) -> (Option<Timestamp>, u32) {
     let ran = exited.finished_at.duration_since(latest.created_at);
-    if latest.backoff_seconds == 0 || ran > BACKOFF_RESET {
+    if latest.backoff_seconds == 0 || ran > BACKOFF_RESET || is_replaced(container, latest) {
         return (None, BACKOFF_FIRST_SECONDS);
     }
     let at = exited.finished_at + SignedDuration::from_secs(i64::from(latest.backoff_seconds));
@@ -307,7 +335,7 @@ fn keep(
         return start(plan, container, observed, 0, 0, now);
     };
     let Some(exited) = latest.exited() else {
-        return keep_running(plan, spec, container, series, latest, now);
+        return keep_running(plan, spec, container, observed, series, latest, now);
     };
     // A new sandbox runs everything again that its policy lets run again.
     let lost = latest.created_at < sandbox_at;
@@ -316,7 +344,7 @@ fn keep(
     if !restarts(spec, container, exited) && !rerun_init {
         return;
     }
-    match next_attempt(latest, exited) {
+    match next_attempt(container, latest, exited) {
         // An end in the future: the clock was set back, and nobody knows how much of the wait is over.
         (Some(at), _) if at > now && !lost && exited.finished_at <= now => plan.wake_at(at),
         (_, backoff) => start(plan, container, observed, latest.number + 1, backoff, now),
@@ -327,6 +355,7 @@ fn keep_running(
     plan: &mut Plan,
     spec: &PodSpec,
     container: &Container,
+    observed: &Observed,
     series: &Series,
     latest: &Attempt,
     now: Timestamp,
@@ -335,19 +364,34 @@ fn keep_running(
         return;
     }
     let name = container.name.clone();
-    let changed = latest.hash != definition_hash(&container.name, container.image.as_deref().unwrap_or_default());
+    let way = resize::way(container, latest.resources.as_ref());
     let (grace, why) = match &series.condemned {
         Some(condemned) => (condemned.grace_seconds, condemned.message.clone()),
-        None if changed => (None, format!("Container {name} definition changed, will be restarted")),
+        None if way == Some(Way::Restart) => (None, format!("Container {name} resize requires restart")),
+        None if is_replaced(container, latest) => {
+            (None, format!("Container {name} definition changed, will be restarted"))
+        }
         None => {
             if series.post_start == Hook::Pending {
                 plan.step(Step::PostStart { container: name });
+            }
+            if way == Some(Way::InPlace) {
+                resize(plan, observed, now);
             }
             return;
         }
     };
     let deadline = now + SignedDuration::from_secs(grace.unwrap_or_else(|| grace_seconds(spec)));
     plan.step(Step::Stop { container: name, deadline, why });
+}
+
+/// One step for all containers; earlier failures let it wait.
+fn resize(plan: &mut Plan, observed: &Observed, now: Timestamp) {
+    match observed.resize_failure.as_ref().filter(|retry| !retry.is_due(now)) {
+        Some(retry) => plan.wake_at(retry.at),
+        None if plan.steps.contains(&Step::Resize) => {}
+        None => plan.step(Step::Resize),
+    }
 }
 
 /// Starts an attempt as soon as its image is there and earlier failures let it.

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 use serde_json::{Value, json};
 
-use super::{Plan, Step, plan};
+use super::{Plan, Step, plan, replaced_by};
 use crate::pod::observed::{
     Attempt, Condemned, Ending, Exited, Hook, Image, Observed, Retry, Sandbox, Series, StartFailure, State, Volumes,
     definition_hash,
@@ -63,6 +63,7 @@ fn attempt(name: &str, state: State) -> Attempt {
         hash: definition_hash(name, "app"),
         image: "app".into(),
         image_id: "i".into(),
+        resources: None,
         state,
     }
 }
@@ -110,6 +111,7 @@ fn text(plan: &Plan) -> String {
         Step::Expire => "expire".to_owned(),
         Step::TearDown => "tear down".to_owned(),
         Step::Remove => "remove".to_owned(),
+        Step::Resize => "resize".to_owned(),
         Step::Finish => "finish".to_owned(),
     };
     let mut text = plan.steps.iter().map(|step| line(step) + "\n").collect::<String>();
@@ -303,6 +305,49 @@ fn condemned_and_changed_containers_are_replaced() {
     let mut changed = running("main");
     changed.latest.as_mut().unwrap().hash = "old".into();
     check(&one(json!({})), &ready().with("main", changed), expect!["stop main within 30\n"]);
+}
+
+#[test]
+fn a_replacement_does_not_wait_and_is_told_when_it_is_over() {
+    let pod = one(json!({}));
+    let mut old = exited("main", 0);
+    let latest = old.latest.as_mut().unwrap();
+    (latest.hash, latest.backoff_seconds) = ("old".into(), 40);
+    let observed = |series: Series| ready().with("main", series);
+    check(&pod, &observed(old.clone()), expect!["start main #1 backoff 10\n"]);
+    let told = |series: &Series| replaced_by(&pod, &observed(series.clone()), now());
+    assert_eq!(told(&old), None, "it ended long ago");
+    let ended_at = |series: &mut Series| match &mut series.latest.as_mut().unwrap().state {
+        State::Exited(exited) => exited.finished_at = at(-1),
+        State::Running { .. } => panic!("runs"),
+    };
+    ended_at(&mut old);
+    assert_eq!(told(&old), Some(at(2)));
+    let retry = Retry { count: 1, failed_at: now(), at: at(9), message: "no".into() };
+    old.start_failure = Some(StartFailure { reason: "CreateContainerError", retry });
+    assert_eq!(told(&old), None, "something is in the way");
+    let mut crashed = exited("main", 1);
+    ended_at(&mut crashed);
+    assert_eq!(told(&crashed), None, "nobody wanted it to end");
+}
+
+#[test]
+fn a_resize_is_given_in_place_or_by_a_new_start() {
+    let asks = |cpu: &str, policy: &str| {
+        one(json!({
+            "resources": {"requests": {"cpu": cpu}},
+            "resizePolicy": [{"resourceName": "cpu", "restartPolicy": policy}],
+        }))
+    };
+    let mut given = running("main");
+    let resources = serde_json::from_value(json!({"requests": {"cpu": "100m"}})).unwrap();
+    given.latest.as_mut().unwrap().resources = Some(resources);
+    let mut observed = ready().with("main", given);
+    check(&asks("0.1", "NotRequired"), &observed, expect!["nothing\n"]);
+    check(&asks("200m", "NotRequired"), &observed, expect!["resize\n"]);
+    check(&asks("200m", "RestartContainer"), &observed, expect!["stop main within 30\n"]);
+    observed.resize_failure = Some(Retry { count: 1, failed_at: at(-1), at: at(4), message: "in use".into() });
+    check(&asks("200m", "NotRequired"), &observed, expect!["wake in 4\n"]);
 }
 
 #[test]

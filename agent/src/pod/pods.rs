@@ -14,10 +14,11 @@ use tokio::sync::mpsc;
 use super::{
     PodId,
     admit::{Rejection, admit},
-    inbox::Inbox,
+    inbox::{Desired, Inbox},
     observe::Found,
-    observed::label,
+    observed::{attempt, label},
     owner::Owner,
+    resize::{self, Allocation, Pending},
     resources::{Qos, Resources, qos},
     shared::Shared,
 };
@@ -38,9 +39,11 @@ pub struct Pods {
 struct Entry {
     id: PodId,
     inbox: Arc<Inbox>,
+    /// As the server wants it.
+    desired: Arc<Pod>,
+    /// With the resources that are allocated to it: what the node counts with.
     pod: Arc<Pod>,
-    /// CPU request of a burstable pod.
-    burstable_milli: i64,
+    resize_pending: Option<Pending>,
     gone: bool,
     /// It has no place here.
     rejected: bool,
@@ -80,23 +83,40 @@ impl Pods {
     /// A pod is wanted on this node, or has changed.
     pub fn put(&mut self, pod: Arc<Pod>) {
         let id = PodId::of(&pod);
-        let spec = pod.spec.clone().unwrap_or_default();
-        let burstable_milli = match qos(&spec) {
-            Qos::Burstable => Resources::of_pod(&spec).cpu_request_milli.unwrap_or(0),
-            _ => 0,
-        };
         match self.owners.get_mut(&id.uid) {
-            Some(entry) => {
-                entry.burstable_milli = burstable_milli;
-                entry.pod = pod.clone();
-                entry.inbox.put(|letters| letters.desired = Some(pod));
-            }
+            Some(entry) => entry.desired = pod,
             None => {
-                let rejection = self.admit(&id, &pod).err();
-                self.start(id, pod, burstable_milli, rejection, false);
+                let given = self.found.get(&id.uid).map(|found| given(found)).unwrap_or_default();
+                let allocated = resize::allocated(&pod, &given);
+                let rejection = self.admit(&id, &allocated).err();
+                self.start(id.clone(), allocated, pod, rejection, false);
             }
         }
+        self.allocate(&id.uid);
+        let mut waiting = self.owners.values().filter(|entry| entry.resize_pending.is_some() && entry.id != id);
+        for uid in waiting.by_ref().map(|entry| entry.id.uid.clone()).collect::<Vec<_>>() {
+            // This pod may have got smaller, or be over.
+            self.allocate(&uid);
+        }
         self.share_burstable();
+    }
+
+    /// Gives the pod what it asks for, if the node has it, and tells its owner.
+    fn allocate(&mut self, uid: &str) {
+        let Some(entry) = self.owners.get(uid) else { return };
+        let before = entry.pod.spec.as_ref().map(resize::allocation).unwrap_or_default();
+        let kept = resize::allocated(&entry.desired, &before);
+        let asks = !Arc::ptr_eq(&kept, &entry.desired) && self.has_place(entry);
+        let pending = asks.then(|| {
+            let others = self.owners.values().filter(|other| other.id != entry.id && self.has_place(other));
+            let others = others.map(|other| &*other.pod).collect::<Vec<_>>();
+            resize::allocate(&entry.desired, &others, self.shared.capacity).err()
+        });
+        let Some(entry) = self.owners.get_mut(uid) else { return };
+        entry.resize_pending = pending.flatten();
+        entry.pod = if entry.resize_pending.is_some() { kept } else { entry.desired.clone() };
+        let desired = Desired { pod: entry.pod.clone(), resize_pending: entry.resize_pending.clone() };
+        entry.inbox.put(|letters| letters.desired = Some(desired));
     }
 
     /// The server has no such pod any more.
@@ -127,7 +147,8 @@ impl Pods {
         for pod in orphans {
             let id = PodId::of(&pod);
             tracing::info!(pod = %id, "removing what a pod left that is not on this node any more");
-            self.start(id, Arc::new(pod), 0, None, true);
+            let pod = Arc::new(pod);
+            self.start(id, pod.clone(), pod, None, true);
         }
     }
 
@@ -174,14 +195,15 @@ impl Pods {
         }
     }
 
-    fn start(&mut self, id: PodId, pod: Arc<Pod>, burstable_milli: i64, rejection: Option<Rejection>, gone: bool) {
+    fn start(&mut self, id: PodId, pod: Arc<Pod>, desired: Arc<Pod>, rejection: Option<Rejection>, gone: bool) {
         let found = self.found.remove(&id.uid).unwrap_or_default();
         let inbox = Arc::new(Inbox::default());
         if gone {
             inbox.put(|letters| letters.gone = true);
         }
         let rejected = rejection.is_some();
-        let entry = Entry { id: id.clone(), inbox: inbox.clone(), pod: pod.clone(), burstable_milli, gone, rejected };
+        let (id_, inbox_, pod_) = (id.clone(), inbox.clone(), pod.clone());
+        let entry = Entry { id: id_, inbox: inbox_, desired, pod: pod_, resize_pending: None, gone, rejected };
         self.owners.insert(id.uid.clone(), entry);
         self.shared.open_inbox(&id.uid, &inbox);
         let mut owner = Owner::new(self.shared.clone(), pod, inbox);
@@ -199,7 +221,7 @@ impl Pods {
     }
 
     fn share_burstable(&self) {
-        let sum = self.owners.values().map(|entry| entry.burstable_milli).sum();
+        let sum = self.owners.values().filter_map(|entry| burstable_milli(entry.pod.spec.as_ref()?)).sum();
         if let Err(error) = self.shared.cgroups.set_burstable_shares(sum) {
             tracing::warn!(%error, "shares of the burstable class");
         }
@@ -222,6 +244,22 @@ impl Shared {
             }
         }
     }
+}
+
+/// CPU request of a burstable pod.
+fn burstable_milli(spec: &PodSpec) -> Option<i64> {
+    Resources::of_pod(spec).cpu_request_milli.filter(|_| qos(spec) == Qos::Burstable)
+}
+
+/// What the latest attempts that an earlier agent left were given.
+fn given(found: &[Found]) -> Allocation {
+    let attempts = found.iter().filter_map(|(record, _)| {
+        let attempt = attempt(&record.id, &record.labels)?;
+        Some((attempt.number, record.labels.get(label::CONTAINER)?.clone(), attempt.resources?))
+    });
+    let mut attempts = attempts.collect::<Vec<_>>();
+    attempts.sort_by_key(|(number, ..)| *number);
+    attempts.into_iter().map(|(_, name, given)| (name, given)).collect()
 }
 
 fn is_over(status: &PodStatus) -> bool {

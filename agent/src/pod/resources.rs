@@ -105,7 +105,8 @@ impl Resources {
         }
     }
 
-    fn max(self, other: Self) -> Self {
+    /// The larger of each; no limit is more than any.
+    pub fn max(self, other: Self) -> Self {
         let both = |a: Option<i64>, b: Option<i64>| Some(a?.max(b?));
         Self {
             cpu_request_milli: self.cpu_request_milli.max(other.cpu_request_milli),

@@ -37,6 +37,7 @@ impl Owner {
             hash: definition_hash(name, &text),
             image: text.clone(),
             image_id: self.images.get(&text).map(|image| image.image_id.clone()).unwrap_or_default(),
+            resources: Some(container.resources.clone().unwrap_or_default()),
             state: State::Running { started_at: Timestamp::now(), pid: 0 },
         };
         let rootfs = match timed("container", self.create_container(&container, &attempt)).await {

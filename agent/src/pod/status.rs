@@ -16,12 +16,19 @@ use super::{
     PodId,
     observed::{Attempt, Exited, Hook, Image, Observed, Sandbox, Series},
     plan::{active_deadline, init_failed, is_over, next_attempt, restarts},
+    resize,
     resources::{is_sidecar, qos},
 };
 use crate::cluster::PodEvent;
 
 /// A fresh failure to pull is shown as such for this long, then as the wait for the next try.
 const FRESH: SignedDuration = SignedDuration::from_secs(2);
+
+/// Conditions of ours that are there only while they hold.
+const PASSING: [&str; 2] = [resize::PENDING, resize::IN_PROGRESS];
+/// Conditions that this agent alone writes.
+pub const OURS: [&str; 6] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", resize::PENDING, resize::IN_PROGRESS];
 
 /// `before` is the status last known, for times of transitions and for what others wrote.
 pub fn status(pod: &Pod, observed: &Observed, host_ips: &[IpAddr], before: &PodStatus, now: Timestamp) -> PodStatus {
@@ -109,6 +116,9 @@ impl View<'_> {
             // A container is not up before its postStart hook has run.
             (false, _) => running && series.started && series.ready && series.post_start == Hook::Done,
         };
+        let long_lived = !is_init || is_sidecar(container);
+        let given = latest.and_then(|latest| latest.resources.clone());
+        let allocated = container.resources.as_ref().and_then(|own| own.requests.clone());
         let image = latest.map(|latest| latest.image.clone()).or_else(|| container.image.clone()).unwrap_or_default();
         ContainerStatus {
             name: container.name.clone(),
@@ -120,8 +130,8 @@ impl View<'_> {
             started: Some(running && series.started),
             state: Some(state),
             last_state: Some(last),
-            resources: container.resources.clone().filter(|_| running && !is_init),
-            allocated_resources: container.resources.as_ref().and_then(|own| own.requests.clone()).filter(|_| !is_init),
+            resources: given.or_else(|| container.resources.clone()).filter(|_| running && long_lived),
+            allocated_resources: allocated.filter(|_| long_lived),
             volume_mounts: volume_mounts(container),
             ..ContainerStatus::default()
         }
@@ -164,7 +174,7 @@ impl View<'_> {
         if over || !restarts(self.spec, container, exited) {
             return None;
         }
-        if let (Some(at), _) = next_attempt(latest, exited)
+        if let (Some(at), _) = next_attempt(container, latest, exited)
             && at > self.now
         {
             let message = format!(
@@ -288,7 +298,31 @@ impl View<'_> {
             ("Ready", ready),
             ("ContainersReady", containers_ready),
         ];
-        listed.into_iter().map(|(kind, verdict)| verdict.condition(kind, before, generation, self.now)).collect()
+        let resizing = self.resizing().into_iter();
+        let all = listed.into_iter().chain(resizing);
+        all.map(|(kind, verdict)| verdict.condition(kind, before, generation, self.now)).collect()
+    }
+
+    /// Conditions that are there while they hold.
+    fn resizing(&self) -> Vec<(&'static str, Verdict)> {
+        let mut resizing = Vec::new();
+        if let Some(pending) = &self.observed.resize_pending {
+            let verdict = Verdict::because(true, pending.reason, pending.message.clone());
+            resizing.push((resize::PENDING, verdict));
+        }
+        let under_way = |container: &Container| {
+            let latest = self.observed.series(&container.name).and_then(|series| series.latest.as_ref());
+            latest.is_some_and(|one| one.is_running() && resize::way(container, one.resources.as_ref()).is_some())
+        };
+        let mut containers = self.spec.containers.iter().chain(self.spec.init_containers.iter().flatten());
+        if containers.any(under_way) {
+            let verdict = match &self.observed.resize_failure {
+                Some(failure) => Verdict::because(true, "Error", failure.message.clone()),
+                None => Verdict::of(true, "", String::new),
+            };
+            resizing.push((resize::IN_PROGRESS, verdict));
+        }
+        resizing
     }
 
     /// Ready is ContainersReady plus the conditions named by readiness gates.
@@ -469,7 +503,12 @@ pub fn patch(before: &PodStatus, after: &PodStatus) -> Option<Value> {
             ("conditions", Some(list)) => {
                 let old = before.get(key).and_then(Value::as_array);
                 let fresh = list.iter().filter(|condition| !old.is_some_and(|old| old.contains(condition)));
-                fresh.cloned().map(with_nulls).collect()
+                let over = old.into_iter().flatten().filter(|old| {
+                    let same = |condition: &&Value| condition["type"] == old["type"];
+                    PASSING.iter().any(|kind| old["type"] == *kind) && !list.iter().any(|now| same(&now))
+                });
+                let over = over.map(|old| json!({"type": old["type"], "$patch": "delete"}));
+                fresh.cloned().map(with_nulls).chain(over).collect()
             }
             // Lists of addresses merge by their key on the server: replace them as a whole.
             ("podIPs" | "hostIPs", Some(list)) => {

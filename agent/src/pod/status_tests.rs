@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use super::{back_offs, patch, status};
 use crate::pod::observed::{
-    Attempt, Ending, Exited, Image, Observed, Retry, Sandbox, Series, StartFailure, State, Volumes,
+    Attempt, Ending, Exited, Image, Observed, Retry, Sandbox, Series, StartFailure, State, Volumes, definition_hash,
 };
+use crate::pod::resize::Pending;
 
 fn now() -> Timestamp {
     "2026-01-01T01:00:00Z".parse().unwrap()
@@ -44,9 +45,10 @@ fn attempt(number: u32, state: State) -> Attempt {
         number,
         backoff_seconds: 10 * number,
         created_at: at(-50),
-        hash: String::new(),
+        hash: definition_hash("main", "app"),
         image: "app".into(),
         image_id: "sha256:1".into(),
+        resources: None,
         state,
     }
 }
@@ -375,4 +377,43 @@ fn a_pod_that_is_over_stays_as_told_when_its_containers_are_gone() {
     let later = status(&pod, &gone, &[], &told, now());
     assert_eq!(later.phase.as_deref(), Some("Failed"));
     assert_eq!(later.container_statuses, told.container_statuses);
+}
+
+#[test]
+fn a_resize_shows_what_it_waits_for_and_goes_when_it_is_over() {
+    let container = json!({"name": "main", "image": "app", "resources": {"requests": {"cpu": "200m"}}});
+    let pod = pod(json!({"containers": [container]}));
+    let mut series = running(0);
+    let given: k8s_openapi::api::core::v1::ResourceRequirements =
+        serde_json::from_value(json!({"requests": {"cpu": "100m"}})).unwrap();
+    series.latest.as_mut().unwrap().resources = Some(given.clone());
+    let mut observed = with(up(), "main", series);
+    observed.resize_pending = Some(Pending { reason: "Deferred", message: "full".into(), summary: String::new() });
+    check(
+        &pod,
+        &observed,
+        expect![[r"
+            Running
+              PodReadyToStartContainers True
+              Initialized True
+              Ready True
+              ContainersReady True
+              PodResizePending True Deferred: full
+              PodResizeInProgress True
+              main: ready started running, last -, restarts 0
+        "]],
+    );
+    let before = status(&pod, &observed, &[], &PodStatus::default(), now());
+    let told = &before.container_statuses.as_ref().unwrap()[0];
+    assert_eq!(told.resources, Some(given));
+    assert_eq!(told.allocated_resources.as_ref().unwrap()["cpu"].0, "200m");
+    observed.resize_pending = None;
+    observed.containers.get_mut("main").unwrap().latest.as_mut().unwrap().resources = None;
+    let after = status(&pod, &observed, &[], &before, now());
+    let patch = patch(&before, &after).unwrap();
+    let gone = json!([
+        {"type": "PodResizePending", "$patch": "delete"},
+        {"type": "PodResizeInProgress", "$patch": "delete"},
+    ]);
+    assert_eq!(patch["status"]["conditions"], gone);
 }

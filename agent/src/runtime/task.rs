@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use containerd_client::{
     services::v1::{
         CloseIoRequest, CreateTaskRequest, DeleteTaskRequest, GetRequest, KillRequest, ListTasksRequest,
-        ResizePtyRequest, StartRequest, WaitRequest, tasks_client::TasksClient,
+        ResizePtyRequest, StartRequest, UpdateTaskRequest, WaitRequest, tasks_client::TasksClient,
     },
     types::{
         Mount,
@@ -13,8 +13,13 @@ use containerd_client::{
     },
 };
 use jiff::Timestamp;
+use oci_spec::runtime::LinuxResources;
+use prost_types::Any;
 
-use super::{Result, Runtime, answered, gone_is_fine, options};
+use super::{Error, Result, Runtime, answered, gone_is_fine, options};
+
+/// How containerd names the type of an OCI runtime's resources in JSON.
+const RESOURCES_TYPE_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskState {
@@ -119,6 +124,19 @@ impl Runtime {
     pub async fn resize_task(&self, id: &str, width: u32, height: u32) -> Result<()> {
         let request = ResizePtyRequest { container_id: id.to_owned(), exec_id: String::new(), width, height };
         answered(self.tasks().resize_pty(self.request(request)).await, "resize terminal of", id)?;
+        Ok(())
+    }
+
+    /// Gives the cgroup of a running container other limits. What `resources` does not name stays.
+    pub async fn update_task(&self, id: &str, resources: &LinuxResources) -> Result<()> {
+        let value = serde_json::to_vec(resources).map_err(|source| Error::Json {
+            what: "resources of container",
+            digest: id.to_owned(),
+            source,
+        })?;
+        let resources = Some(Any { type_url: RESOURCES_TYPE_URL.to_owned(), value });
+        let request = UpdateTaskRequest { container_id: id.to_owned(), resources, ..UpdateTaskRequest::default() };
+        answered(self.tasks().update(self.request(request)).await, "update task", id)?;
         Ok(())
     }
 

@@ -298,22 +298,40 @@ fn resources(request: &Request<'_>, privileged: bool) -> LinuxResources {
     if let Some(quota) = own.cpu_quota_us() {
         cpu = cpu.quota(quota);
     }
-    let mut memory = LinuxMemoryBuilder::default();
-    if let Some(limit) = own.memory_limit() {
-        // Equal limits with and without swap: no swap for the container.
-        memory = memory.limit(limit).swap(limit);
-    }
     let device = LinuxDeviceCgroupBuilder::default().allow(privileged).access("rwm").build();
     let mut resources = LinuxResourcesBuilder::default()
         .devices(vec![device.expect("the rule is complete")])
         .cpu(cpu.build().expect("every field has a default"));
-    if own.memory_limit().is_some() && request.host.cgroups == cgroup::Version::V2 {
+    if let Some(limit) = own.memory_limit() {
+        resources = limited(resources, limit, request.host.cgroups);
+    }
+    resources.build().expect("every field has a default")
+}
+
+fn limited(resources: LinuxResourcesBuilder, limit: i64, cgroups: cgroup::Version) -> LinuxResourcesBuilder {
+    // Equal limits with and without swap: no swap for the container.
+    let memory = LinuxMemoryBuilder::default().limit(limit).swap(limit).build();
+    let resources = resources.memory(memory.expect("every field has a default"));
+    match cgroups {
+        cgroup::Version::V1 => resources,
         // The kernel kills the container as a whole, not one process of it.
-        resources = resources.unified(HashMap::from([("memory.oom.group".to_owned(), "1".to_owned())]));
+        cgroup::Version::V2 => resources.unified(HashMap::from([("memory.oom.group".to_owned(), "1".to_owned())])),
     }
-    if own.memory_limit().is_some() {
-        resources = resources.memory(memory.build().expect("every field has a default"));
-    }
+}
+
+/// What changes of a running container whose resources are `own` from now on. A limit that is gone is named as none.
+pub fn resized(own: Resources, cgroups: cgroup::Version) -> LinuxResources {
+    const UNLIMITED: i64 = -1;
+    let quota = own.cpu_quota_us().unwrap_or(UNLIMITED);
+    let cpu = LinuxCpuBuilder::default().shares(own.cpu_shares()).period(CPU_PERIOD_US).quota(quota).build();
+    let resources = LinuxResourcesBuilder::default().cpu(cpu.expect("every field has a default"));
+    let resources = match own.memory_limit() {
+        Some(limit) => limited(resources, limit, cgroups),
+        None => {
+            let memory = LinuxMemoryBuilder::default().limit(UNLIMITED).swap(UNLIMITED).build();
+            resources.memory(memory.expect("every field has a default"))
+        }
+    };
     resources.build().expect("every field has a default")
 }
 

@@ -328,7 +328,9 @@ impl Cluster for Board {
                     let mut list = list.as_array().unwrap().clone();
                     for condition in value.as_array().unwrap() {
                         list.retain(|old| old["type"] != condition["type"]);
-                        list.push(condition.clone());
+                        if condition["$patch"] != "delete" {
+                            list.push(condition.clone());
+                        }
                     }
                     object["status"]["conditions"] = list.into();
                 } else {
