@@ -16,8 +16,6 @@ pub struct NodeInfo {
     pub node: Option<Arc<Node>>,
     /// Assumed pods included.
     pub pods: Vec<Arc<Pod>>,
-    /// Those of its pods with any affinity or anti-affinity between pods, which other pods are checked against.
-    pub with_affinity: Vec<Arc<Pod>>,
     pub requested: Resources,
     pub requested_non_zero: Resources,
     pub host_ports: Vec<HostPort>,
@@ -26,9 +24,6 @@ pub struct NodeInfo {
 impl NodeInfo {
     pub fn add(&mut self, pod: &Arc<Pod>) {
         self.pods.push(Arc::clone(pod));
-        if pod.affinity.is_some() {
-            self.with_affinity.push(Arc::clone(pod));
-        }
         self.requested.add(&pod.request.exact);
         self.requested_non_zero.add(&pod.request.non_zero);
         self.host_ports.extend(pod.host_ports.iter().cloned());
@@ -37,7 +32,6 @@ impl NodeInfo {
     pub fn remove(&mut self, uid: &str) -> Option<Arc<Pod>> {
         let index = self.pods.iter().position(|p| p.metadata.uid == uid)?;
         let pod = self.pods.swap_remove(index);
-        self.with_affinity.retain(|p| p.metadata.uid != uid);
         self.requested.subtract(&pod.request.exact);
         self.requested_non_zero.subtract(&pod.request.non_zero);
         for port in &pod.host_ports {
@@ -46,9 +40,5 @@ impl NodeInfo {
             }
         }
         Some(pod)
-    }
-
-    pub fn has_anti_affinity(&self) -> bool {
-        self.with_affinity.iter().any(|p| p.affinity.as_ref().is_some_and(|a| !a.required_anti.is_empty()))
     }
 }

@@ -35,6 +35,10 @@ impl Selector {
         Self { requirements: Vec::new(), selects_nothing: true }
     }
 
+    pub fn is_nothing(&self) -> bool {
+        self.selects_nothing
+    }
+
     /// `metav1.LabelSelectorAsSelector`.
     pub fn of(selector: Option<&LabelSelector>) -> Self {
         let Some(selector) = selector else { return Self::nothing() };

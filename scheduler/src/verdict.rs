@@ -38,9 +38,38 @@ pub struct FitError {
     /// Nodes on which fewer pods could help, in the order they were looked at.
     pub resolvable: Vec<Slot>,
     /// Nodes that were looked at.
-    pub looked_at: BTreeSet<Slot>,
+    pub looked_at: Slots,
     /// What making room came to.
     pub preemption: Option<String>,
+}
+
+/// A set of nodes, as one bit each: a pod that fits nowhere puts all nodes into one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slots {
+    bits: Vec<u64>,
+    len: usize,
+}
+
+impl Slots {
+    /// Whether it is new.
+    pub fn insert(&mut self, slot: Slot) -> bool {
+        let (word, bit) = (slot as usize / 64, 1 << (slot % 64));
+        if self.bits.len() <= word {
+            self.bits.resize(word + 1, 0);
+        }
+        let is_new = self.bits[word] & bit == 0;
+        self.bits[word] |= bit;
+        self.len += usize::from(is_new);
+        is_new
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
 }
 
 impl FitError {
@@ -89,4 +118,17 @@ pub fn histogram(reasons: &BTreeMap<Cow<'static, str>, usize>) -> String {
     let mut texts: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
     texts.sort();
     texts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_counted_once() {
+        let mut slots = Slots::default();
+        assert!(slots.is_empty());
+        let new: Vec<bool> = [0, 63, 64, 200, 64, 0].into_iter().map(|slot| slots.insert(slot)).collect();
+        assert_eq!((new, slots.len()), (vec![true, true, true, true, false, false], 4));
+    }
 }

@@ -73,6 +73,43 @@ impl NodeCounts {
     }
 }
 
+/// The same for what is on few nodes mostly, one entry for each; in the order of slots.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FewCounts(Vec<(Slot, u32)>);
+
+impl FewCounts {
+    pub fn add(&mut self, slot: Slot) {
+        match self.0.binary_search_by_key(&slot, |(s, _)| *s) {
+            Ok(at) => self.0[at].1 += 1,
+            Err(at) => self.0.insert(at, (slot, 1)),
+        }
+    }
+
+    pub fn remove(&mut self, slot: Slot) {
+        let Ok(at) = self.0.binary_search_by_key(&slot, |(s, _)| *s) else { return };
+        self.0[at].1 -= 1;
+        if self.0[at].1 == 0 {
+            self.0.remove(at);
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, u32)> {
+        self.0.iter().copied()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<&FewCounts> for NodeCounts {
+    fn from(few: &FewCounts) -> Self {
+        let mut all = vec![0; few.0.last().map_or(0, |(slot, _)| *slot as usize + 1)];
+        few.iter().for_each(|(slot, count)| all[slot as usize] = count);
+        Self(all)
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Entry {
     counts: Arc<NodeCounts>,

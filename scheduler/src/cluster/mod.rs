@@ -4,17 +4,19 @@
 //! Invariant: a pod is on at most one node here. An assumed pod (decided, not yet seen bound) counts like a bound one
 //! until the watch confirms it or the binding fails.
 
+mod affinity;
 mod counts;
 mod devices;
 mod nominated;
 mod storage;
 mod topology;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use api_client::ObjectKey;
 
+pub use affinity::Affinities;
 pub use counts::{Clause, NodeCounts, PodQuery};
 pub use devices::{Devices, Grant};
 pub use nominated::Nominated;
@@ -24,7 +26,7 @@ pub use topology::Topology;
 use crate::node::{NodeInfo, Slot};
 use crate::objects::{Node, Pod, PodDisruptionBudget, Service};
 use crate::selector::Selector;
-use counts::Counts;
+use counts::{Counts, FewCounts};
 
 type Labels = BTreeMap<String, String>;
 
@@ -47,14 +49,14 @@ pub struct Cluster {
     /// Uids of placed pods.
     by_namespace: HashMap<String, HashSet<String>>,
     /// Per uid of a replica controller, where its pods are that are not on their way out.
-    by_controller: HashMap<String, BTreeMap<Slot, u32>>,
+    by_controller: HashMap<String, FewCounts>,
     /// Uids of pods that are decided but not seen bound.
     assumed: HashSet<String>,
     counts: Counts,
     /// By label; forgotten when nodes come, go or change their labels.
     topologies: HashMap<String, Arc<Topology>>,
-    with_affinity: BTreeSet<Slot>,
-    with_anti_affinity: BTreeSet<Slot>,
+    /// What placed pods want to be near to or away from.
+    pub affinities: Affinities,
     /// How many nodes have an image.
     images: HashMap<String, i64>,
     namespaces: HashMap<String, Labels>,
@@ -105,16 +107,6 @@ impl Cluster {
 
     pub fn node(&self, name: &str) -> Option<&NodeInfo> {
         self.by_name.get(name).map(|slot| self.info(*slot)).filter(|info| info.node.is_some())
-    }
-
-    /// Nodes with pods that have any affinity between pods.
-    pub fn with_affinity(&self) -> impl Iterator<Item = (&Arc<Node>, &NodeInfo)> {
-        self.with_affinity.iter().filter_map(|slot| Some((self.info(*slot).node.as_ref()?, self.info(*slot))))
-    }
-
-    /// Nodes with pods that have required anti-affinity.
-    pub fn with_anti_affinity(&self) -> impl Iterator<Item = (&Arc<Node>, &NodeInfo)> {
-        self.with_anti_affinity.iter().filter_map(|slot| Some((self.info(*slot).node.as_ref()?, self.info(*slot))))
     }
 
     fn slot(&mut self, name: &str) -> Slot {
@@ -203,23 +195,15 @@ impl Cluster {
         if let Some(controller) = spread_controller(&pod)
             && let Some(places) = self.by_controller.get_mut(controller)
         {
-            if let Some(count) = places.get_mut(&slot) {
-                *count -= 1;
-                if *count == 0 {
-                    places.remove(&slot);
-                }
-            }
+            places.remove(slot);
             if places.is_empty() {
                 self.by_controller.remove(controller);
             }
         }
         self.counts.pod_gone(&pod, slot);
         self.storage.pod_gone(&pod);
-        let info = &mut self.slots[slot as usize];
-        info.remove(uid);
-        if pod.affinity.is_some() {
-            self.note_affinity(slot);
-        }
+        self.affinities.pod_gone(&pod, slot);
+        self.slots[slot as usize].remove(uid);
         let name = self.slots[slot as usize].node.is_none().then(|| self.name_of(slot)).flatten();
         if let Some(name) = name {
             self.free_if_unused(slot, &name);
@@ -229,13 +213,6 @@ impl Cluster {
     /// Only for nodes that are not there: their name is nowhere else.
     fn name_of(&self, slot: Slot) -> Option<String> {
         self.by_name.iter().find(|(_, s)| **s == slot).map(|(name, _)| name.clone())
-    }
-
-    fn note_affinity(&mut self, slot: Slot) {
-        let info = &self.slots[slot as usize];
-        let (any, anti) = (!info.with_affinity.is_empty(), info.has_anti_affinity());
-        set_member(&mut self.with_affinity, slot, any);
-        set_member(&mut self.with_anti_affinity, slot, anti);
     }
 
     /// Counts a decided pod on its node before the binding is written.
@@ -266,14 +243,15 @@ impl Cluster {
         let uid = &pod.metadata.uid;
         self.by_namespace.entry(pod.metadata.namespace.clone()).or_default().insert(uid.clone());
         if let Some(controller) = spread_controller(pod) {
-            *self.by_controller.entry(controller.to_owned()).or_default().entry(slot).or_default() += 1;
+            match self.by_controller.get_mut(controller) {
+                Some(places) => places.add(slot),
+                None => self.by_controller.entry(controller.to_owned()).or_default().add(slot),
+            }
         }
         self.counts.pod_placed(pod, slot);
         self.storage.pod_placed(pod);
+        self.affinities.pod_placed(pod, slot);
         self.slots[slot as usize].add(pod);
-        if pod.affinity.is_some() {
-            self.note_affinity(slot);
-        }
         self.pods.insert(uid.clone(), Placed { pod: Arc::clone(pod), slot });
     }
 
@@ -312,11 +290,7 @@ impl Cluster {
 
     /// How many pods of a replica controller each node has, not counting those on their way out.
     pub fn controller_count(&self, controller: &str) -> Arc<NodeCounts> {
-        let mut found = NodeCounts::default();
-        for (slot, count) in self.by_controller.get(controller).into_iter().flatten() {
-            (0..*count).for_each(|_| found.add(*slot));
-        }
-        Arc::new(found)
+        Arc::new(self.by_controller.get(controller).map(NodeCounts::from).unwrap_or_default())
     }
 
     pub fn set_namespace(&mut self, name: &str, labels: Option<Labels>) {
@@ -356,14 +330,6 @@ impl Cluster {
         });
         let selector = Selector::of_labels(selecting.flat_map(|s| &s.spec.selector));
         (!selector.is_empty()).then_some(selector)
-    }
-}
-
-fn set_member(set: &mut BTreeSet<Slot>, slot: Slot, is_member: bool) {
-    if is_member {
-        set.insert(slot);
-    } else {
-        set.remove(&slot);
     }
 }
 

@@ -18,7 +18,7 @@ pub struct Term {
 }
 
 /// A preferred term; anti-affinity weighs negative.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Weighted {
     pub term: Term,
     pub weight: i64,
@@ -45,6 +45,12 @@ impl Term {
             namespaces,
             namespace_selector: Selector::of(term.namespace_selector.as_ref()),
         }
+    }
+
+    /// The namespace that all pods it selects are in, if it names one and nothing else.
+    pub fn only_namespace(&self) -> Option<&str> {
+        let is_named = self.namespaces.len() == 1 && self.namespace_selector.is_nothing();
+        self.namespaces.first().filter(|_| is_named).map(String::as_str)
     }
 
     /// Whether the term selects `pod`. `namespace_matches` says whether the labels of the pod's namespace match a

@@ -1,13 +1,12 @@
 //! InterPodAffinity: pods near to, or away from, other pods; within the topology a label of the node names.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Plugin, SCORE_MAX, refuse, refuse_for_good};
 use crate::cluster::{Clause, Cluster, NodeCounts, PodQuery, Topology};
 use crate::config::InterPodArgs;
 use crate::node::{NodeInfo, Slot};
-use crate::objects::{Pod, Term};
+use crate::objects::{Pod, Term, Weighted};
 use crate::verdict::Verdict;
 
 /// Matching pods per domain of a label.
@@ -29,8 +28,8 @@ impl Domains {
         }
     }
 
-    fn add_all(&mut self, counts: &NodeCounts, weight: i64) {
-        counts.iter().for_each(|(slot, count)| self.add(slot, weight * i64::from(count)));
+    fn add_all(&mut self, counts: impl Iterator<Item = (Slot, u32)>, weight: i64) {
+        counts.for_each(|(slot, count)| self.add(slot, weight * i64::from(count)));
     }
 
     /// Absent where the node has no such label.
@@ -48,14 +47,36 @@ pub struct State {
     matches_itself: bool,
     /// Per required anti-affinity term: where the pods are that match it.
     anti_affinity: Vec<Domains>,
-    /// By label: where existing pods' anti-affinity forbids the incoming pod.
-    existing: BTreeMap<String, Domains>,
-    /// Per preferred term: where the pods are that match it.
-    preferred: Vec<Arc<NodeCounts>>,
+    /// Where existing pods' anti-affinity forbids the incoming pod.
+    existing: ByLabel,
+    /// What nodes are worth by preferences: the pod's own and those of existing pods.
+    preferred: ByLabel,
+}
+
+/// Domains by the label they are of; one or two mostly.
+#[derive(Clone, Default)]
+struct ByLabel(Vec<(String, Domains)>);
+
+impl ByLabel {
+    fn of(&mut self, key: &str, cluster: &mut Cluster) -> &mut Domains {
+        let at = self.0.iter().position(|(known, _)| known == key).unwrap_or_else(|| {
+            self.0.push((key.to_owned(), Domains::new(key, cluster)));
+            self.0.len() - 1
+        });
+        &mut self.0[at].1
+    }
+
+    fn known(&mut self, key: &str) -> Option<&mut Domains> {
+        self.0.iter_mut().find(|(known, _)| known == key).map(|(_, domains)| domains)
+    }
+
+    fn at(&self, slot: Slot) -> impl Iterator<Item = i64> {
+        self.0.iter().filter_map(move |(_, domains)| domains.at(slot))
+    }
 }
 
 impl State {
-    pub fn new(pod: &Pod, cluster: &mut Cluster) -> Self {
+    pub fn new(pod: &Pod, args: &InterPodArgs, cluster: &mut Cluster) -> Self {
         let mut state = Self::default();
         if let Some(affinity) = &pod.affinity {
             if !affinity.required.is_empty() {
@@ -68,22 +89,47 @@ impl State {
                 let counts = count(term, cluster);
                 state.anti_affinity.push(counted(term, &counts, cluster));
             }
-            state.preferred = affinity.preferred.iter().map(|w| count(&w.term, cluster)).collect();
         }
-        for key in anti_affinity_keys(cluster) {
-            let domains = Domains::new(&key, cluster);
-            state.existing.insert(key, domains);
-        }
-        for (_, info) in cluster.with_anti_affinity() {
-            for term in info.with_affinity.iter().flat_map(|p| &p.affinity).flat_map(|a| &a.required_anti) {
-                if selects(term, pod, cluster)
-                    && let Some(domains) = state.existing.get_mut(&term.topology_key)
-                {
-                    domains.add(info.slot, 1);
-                }
+        state.count_existing(pod, cluster);
+        state.count_preferred(pod, args, cluster);
+        state
+    }
+
+    fn count_existing(&mut self, pod: &Pod, cluster: &mut Cluster) {
+        let affinities = std::mem::take(&mut cluster.affinities);
+        for (term, counts) in affinities.required_anti.about(&pod.metadata.namespace) {
+            if selects(term, pod, cluster) {
+                self.existing.of(&term.topology_key, cluster).add_all(counts.iter(), 1);
             }
         }
-        state
+        cluster.affinities = affinities;
+        // Pods that wait for room count too, once they are thought onto a node.
+        let nominated = cluster.nominated.pods().flat_map(|p| &p.affinity).flat_map(|a| &a.required_anti);
+        let keys: Vec<String> = nominated.map(|term| term.topology_key.clone()).collect();
+        for key in keys {
+            self.existing.of(&key, cluster);
+        }
+    }
+
+    fn count_preferred(&mut self, pod: &Pod, args: &InterPodArgs, cluster: &mut Cluster) {
+        let own = pod.affinity.as_ref().map(|a| a.preferred.as_slice()).unwrap_or_default();
+        if args.ignore_preferred_terms_of_existing_pods && own.is_empty() {
+            return;
+        }
+        for Weighted { term, weight } in own {
+            let counts = count(term, cluster);
+            self.preferred.of(&term.topology_key, cluster).add_all(counts.iter(), *weight);
+        }
+        let affinities = std::mem::take(&mut cluster.affinities);
+        let namespace = &pod.metadata.namespace;
+        let required = affinities.required.about(namespace).map(|(t, n)| (t, args.hard_pod_affinity_weight, n));
+        let preferred = affinities.preferred.about(namespace).map(|(w, n)| (&w.term, w.weight, n));
+        for (term, weight, counts) in required.filter(|(_, weight, _)| *weight > 0).chain(preferred) {
+            if selects(term, pod, cluster) {
+                self.preferred.of(&term.topology_key, cluster).add_all(counts.iter(), weight);
+            }
+        }
+        cluster.affinities = affinities;
     }
 
     /// What would be if `other` came to (1) or left (-1) the node.
@@ -99,25 +145,11 @@ impl State {
             }
         }
         for term in other.affinity.iter().flat_map(|a| &a.required_anti).filter(|t| selects(t, pod, cluster)) {
-            if let Some(domains) = self.existing.get_mut(&term.topology_key) {
+            if let Some(domains) = self.existing.known(&term.topology_key) {
                 domains.add(slot, amount);
             }
         }
     }
-}
-
-/// Labels that existing pods' anti-affinity is about. Pods that wait for room count too: they may be thought onto a node.
-fn anti_affinity_keys(cluster: &Cluster) -> BTreeSet<String> {
-    let placed = cluster.with_anti_affinity().flat_map(|(_, info)| &info.with_affinity);
-    let terms = placed.chain(cluster.nominated.pods()).flat_map(|p| &p.affinity).flat_map(|a| &a.required_anti);
-    let mut keys: BTreeSet<String> = BTreeSet::new();
-    for term in terms {
-        // Nearly all of them are about one or two labels.
-        if !keys.contains(&term.topology_key) {
-            keys.insert(term.topology_key.clone());
-        }
-    }
-    keys
 }
 
 /// Whether `term` selects `pod`, by the names and labels of its namespace.
@@ -141,7 +173,7 @@ fn count(term: &Term, cluster: &mut Cluster) -> Arc<NodeCounts> {
 
 fn counted(term: &Term, counts: &NodeCounts, cluster: &mut Cluster) -> Domains {
     let mut domains = Domains::new(&term.topology_key, cluster);
-    domains.add_all(counts, 1);
+    domains.add_all(counts.iter(), 1);
     domains
 }
 
@@ -153,7 +185,7 @@ pub fn filter(state: &State, slot: Slot) -> Verdict {
     if state.anti_affinity.iter().any(present) {
         return refuse(Plugin::InterPodAffinity, "node(s) didn't match pod anti-affinity rules");
     }
-    if state.existing.values().any(present) {
+    if state.existing.at(slot).any(|count| count > 0) {
         return refuse(Plugin::InterPodAffinity, "node(s) didn't satisfy existing pods anti-affinity rules");
     }
     Ok(())
@@ -171,45 +203,11 @@ fn satisfies_affinity(state: &State, slot: Slot) -> bool {
 }
 
 /// Preferences scaled to 0..=100 between the worst and the best node; nothing where there are none.
-pub fn scores(pod: &Pod, state: &State, args: &InterPodArgs, cluster: &Cluster, nodes: &[&NodeInfo]) -> Vec<i64> {
-    let preferred = pod.affinity.as_ref().map(|a| a.preferred.as_slice()).unwrap_or_default();
-    if args.ignore_preferred_terms_of_existing_pods && preferred.is_empty() {
+pub fn scores(state: &State, nodes: &[&NodeInfo]) -> Vec<i64> {
+    if state.preferred.0.is_empty() {
         return vec![0; nodes.len()];
     }
-    let mut by_key: BTreeMap<String, BTreeMap<String, i64>> = BTreeMap::new();
-    let mut prefer = |term: &Term, info: &NodeInfo, weight: i64| {
-        let value = info.node.as_ref().and_then(|n| n.metadata.labels.get(&term.topology_key));
-        if let Some(value) = value {
-            let values = by_key.entry(term.topology_key.clone()).or_default();
-            *values.entry(value.clone()).or_default() += weight;
-        }
-    };
-    for (weighted, counts) in preferred.iter().zip(&state.preferred) {
-        for (slot, count) in counts.iter() {
-            prefer(&weighted.term, cluster.info(slot), weighted.weight * i64::from(count));
-        }
-    }
-    for (_, info) in cluster.with_affinity() {
-        for theirs in info.with_affinity.iter().filter_map(|p| p.affinity.as_ref()) {
-            if args.hard_pod_affinity_weight > 0 {
-                for term in theirs.required.iter().filter(|t| selects(t, pod, cluster)) {
-                    prefer(term, info, args.hard_pod_affinity_weight);
-                }
-            }
-            for weighted in theirs.preferred.iter().filter(|w| selects(&w.term, pod, cluster)) {
-                prefer(&weighted.term, info, weighted.weight);
-            }
-        }
-    }
-    if by_key.is_empty() {
-        return vec![0; nodes.len()];
-    }
-    let sum = |info: &&NodeInfo| -> i64 {
-        let labels = info.node.as_ref().map(|n| &n.metadata.labels);
-        let at = |(key, values): (&String, &BTreeMap<String, i64>)| values.get(labels?.get(key)?).copied();
-        by_key.iter().filter_map(at).sum()
-    };
-    scaled(nodes.iter().map(sum).collect())
+    scaled(nodes.iter().map(|info| state.preferred.at(info.slot).sum()).collect())
 }
 
 fn scaled(sums: Vec<i64>) -> Vec<i64> {

@@ -121,7 +121,7 @@ impl State {
             state.spread = pod_topology_spread::State::new(pod, &profile.args.spread, cluster);
         }
         if profile.uses(Plugin::InterPodAffinity) {
-            state.affinity = inter_pod_affinity::State::new(pod, cluster);
+            state.affinity = inter_pod_affinity::State::new(pod, &profile.args.inter_pod, cluster);
         }
         Ok(state)
     }
@@ -208,9 +208,7 @@ pub fn scores(context: &Context<'_>, state: &State, order: &[Slot], nodes: &[&No
                 normalized(each(&|node, _| node_affinity::preference(pod, added, node)), false)
             }
             Plugin::PodTopologySpread => pod_topology_spread::scores(pod, &state.spread, cluster, order, nodes),
-            Plugin::InterPodAffinity => {
-                inter_pod_affinity::scores(pod, &state.affinity, &args.inter_pod, cluster, nodes)
-            }
+            Plugin::InterPodAffinity => inter_pod_affinity::scores(&state.affinity, nodes),
             Plugin::NodeResourcesFit => each(&|node, info| node_resources::score(pod, &args.fit, node, info)),
             Plugin::NodeResourcesBalancedAllocation => {
                 each(&|node, info| node_resources::balanced(pod, &args.balanced, node, info))

@@ -116,28 +116,29 @@ pub fn balanced(pod: &Pod, resources: &[ResourceSpec], node: &Node, info: &NodeI
     if resources.iter().all(|r| wanted.get(&r.name) == 0) {
         return 0;
     }
-    let none = Resources::default();
-    let evenness = |wanted_now: &Resources| {
-        let share = |r: &ResourceSpec| {
-            // What counts is decided with the pod, also for the score without it.
-            amounts(r, wanted, &info.requested, &info.requested, node)?;
-            let requested = info.requested.get(&r.name) + wanted_now.get(&r.name);
-            Some((requested as f64 / node.allocatable.get(&r.name) as f64).min(1.0))
-        };
-        let shares: Vec<f64> = resources.iter().filter_map(share).collect();
-        ((1.0 - deviation(&shares)) * SCORE_MAX as f64) as i64
+    let share = |r: &ResourceSpec, is_there: bool| {
+        // What counts is decided with the pod, also for the score without it.
+        amounts(r, wanted, &info.requested, &info.requested, node)?;
+        let requested = info.requested.get(&r.name) + if is_there { wanted.get(&r.name) } else { 0 };
+        Some((requested as f64 / node.allocatable.get(&r.name) as f64).min(1.0))
     };
-    SCORE_MAX / 2 + (SCORE_MAX / 2 + evenness(wanted) - evenness(&none)) / 2
+    let evenness = |is_there: bool| {
+        let shares = resources.iter().filter_map(|r| share(r, is_there));
+        ((1.0 - deviation(shares)) * SCORE_MAX as f64) as i64
+    };
+    SCORE_MAX / 2 + (SCORE_MAX / 2 + evenness(true) - evenness(false)) / 2
 }
 
-fn deviation(shares: &[f64]) -> f64 {
-    match shares {
-        [] | [_] => 0.0,
-        [a, b] => ((a - b) / 2.0).abs(),
-        several => {
-            let count = several.len() as f64;
-            let mean = several.iter().sum::<f64>() / count;
-            (several.iter().map(|s| (s - mean) * (s - mean)).sum::<f64>() / count).sqrt()
+/// Walks the shares twice instead of keeping them: this runs for every node that fits a pod.
+fn deviation(shares: impl Iterator<Item = f64> + Clone) -> f64 {
+    let (count, sum) = shares.clone().fold((0_u32, 0.0), |(count, sum), share| (count + 1, sum + share));
+    match count {
+        0 | 1 => 0.0,
+        // As upstream, whose shortcut rounds in its own way.
+        2 => shares.reduce(|a, b| ((a - b) / 2.0).abs()).unwrap_or_default(),
+        _ => {
+            let mean = sum / f64::from(count);
+            (shares.map(|s| (s - mean) * (s - mean)).sum::<f64>() / f64::from(count)).sqrt()
         }
     }
 }

@@ -21,11 +21,11 @@ use crate::verdict::Verdict;
 const HOSTNAME: &str = "kubernetes.io/hostname";
 
 /// Which pods count.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 enum Counted {
     Selected(Selector),
-    /// Those of the pod's own controller.
-    Siblings,
+    /// Those of the pod's own controller, and where they are.
+    Siblings(Arc<NodeCounts>),
 }
 
 /// One constraint with the pods it counts on each node.
@@ -51,9 +51,9 @@ impl Constraint {
     fn counts_pod(&self, pod: &Pod, other: &Pod) -> bool {
         match &self.counted {
             Counted::Selected(selector) => selector.matches(&other.metadata.labels),
-            Counted::Siblings => {
-                let controller = |p: &Pod| p.metadata.controller().map(|c| c.uid.clone());
-                controller(pod) == controller(other)
+            Counted::Siblings(_) => {
+                let of_other = other.metadata.controller().map(|c| &c.uid);
+                pod.metadata.controller().map(|c| &c.uid) == of_other
             }
         }
     }
@@ -130,7 +130,7 @@ impl State {
 /// What the default constraints count, if they apply to the pod.
 fn default_counted(pod: &Pod, cluster: &Cluster) -> Option<Counted> {
     match replica_controller(pod) {
-        Some(_) => Some(Counted::Siblings),
+        Some(controller) => Some(Counted::Siblings(cluster.controller_count(controller))),
         None => cluster.service_selector(pod).map(Counted::Selected),
     }
 }
@@ -143,7 +143,7 @@ fn constraint(
 ) -> Constraint {
     let counted = default.unwrap_or_else(|| Counted::Selected(own_selector(pod, constraint)));
     let counts = match &counted {
-        Counted::Siblings => cluster.controller_count(replica_controller(pod).unwrap_or_default()),
+        Counted::Siblings(counts) => Arc::clone(counts),
         // An empty selector counts no pods (`countPodsMatchSelector`), though every pod matches it.
         Counted::Selected(selector) if selector.is_empty() => Arc::default(),
         Counted::Selected(selector) => {
@@ -186,9 +186,9 @@ fn count_domains(pod: &Pod, constraints: Vec<Constraint>, cluster: &mut Cluster)
         if hard.iter().any(|h| h.constraint.topology.domain(slot).is_none()) {
             continue;
         }
-        let Some(node) = cluster.info(slot).node.as_ref() else { continue };
+        let includes = |c: &Constraint| cluster.info(slot).node.as_ref().is_some_and(|node| c.includes(pod, node));
         for hard in &mut hard {
-            if (includes_all || hard.constraint.includes(pod, node))
+            if (includes_all || includes(&hard.constraint))
                 && let Some(domain) = hard.constraint.topology.domain(slot)
             {
                 let here = i64::from(hard.constraint.counts.get(slot));

@@ -260,3 +260,63 @@ fn a_pod_of_the_next_revision_is_spread_by_itself() {
     check(&nodes, &old, labelled("p", "2", spread.clone()), expect!["a"]);
     check(&nodes, &old, labelled("p", "1", spread), expect!["b"]);
 }
+
+/// Pods of one ReplicaSet, decided one after another and assumed only; the node of each. `ties`: what decides between
+/// equal nodes.
+fn place(nodes: &[Value], specs: &[Value], tie: usize) -> Vec<String> {
+    let mut cluster = Cluster::default();
+    for node in nodes {
+        cluster.set_node(Arc::new(serde_json::from_value(node.clone()).expect("a Node")));
+    }
+    let (config, mut start) = (Config::default(), 0);
+    let mut decide = |(index, spec): (usize, &Value)| {
+        let mut pod = pod(&format!("web-{index}"), spec.clone());
+        let owner =
+            json!({ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "web", "controller": true });
+        pod["metadata"]["ownerReferences"] = json!([owner]);
+        let pod: Arc<Pod> = Arc::new(serde_json::from_value(pod).expect("a Pod"));
+        let choice = schedule(&pod, &config, &config.profiles[0], &mut cluster, &mut start, tie + index)
+            .unwrap_or_else(|failure| panic!("{}", failure.error));
+        cluster.assume(&pod, &choice.node.metadata.name);
+        choice.node.metadata.name.clone()
+    };
+    specs.iter().enumerate().map(&mut decide).collect()
+}
+
+#[test]
+fn a_sibling_goes_to_the_other_of_two_equal_nodes() {
+    // So large that what one pod asks for is less than a point of LeastAllocated.
+    let huge = json!({ "status": { "allocatable": { "cpu": "640", "memory": "4Ti", "pods": "110" } } });
+    let without_requests = json!({ "containers": [{ "name": "c", "image": "i" }] });
+    for shape in [json!({}), huge] {
+        let nodes = [node("a", shape.clone()), node("b", shape)];
+        for spec in [json!({}), without_requests.clone()] {
+            for tie in 0..4 {
+                let mut placed = place(&nodes, &[spec.clone(), spec.clone(), spec.clone(), spec.clone()], tie);
+                placed[..2].sort();
+                placed[2..].sort();
+                assert_eq!(placed, ["a", "b", "a", "b"], "tie {tie}");
+            }
+        }
+    }
+}
+
+#[test]
+fn preferences_of_running_pods_count_where_the_label_leads() {
+    let zone = |name: &str, zone: &str| node(name, json!({ "metadata": { "labels": { "zone": zone } } }));
+    let nodes = [zone("a", "1"), zone("b", "1"), zone("c", "2")];
+    let near = |weight: i32| {
+        json!({ "nodeName": "c", "affinity": { "podAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": [
+            { "weight": weight, "podAffinityTerm": { "labelSelector": { "matchLabels": { "app": "web" } },
+                "topologyKey": "zone" } }] } } })
+    };
+    check(&nodes, &[pod("r", near(100))], pod("p", json!({})), expect!["c"]);
+    // Two that want it nowhere near outweigh one that does.
+    let away = |name: &str| {
+        let mut spec = near(60);
+        let terms = spec["affinity"]["podAffinity"].take();
+        spec["affinity"] = json!({ "podAntiAffinity": terms });
+        pod(name, spec)
+    };
+    check(&nodes, &[pod("r", near(100)), away("s"), away("t")], pod("p", json!({})), expect!["a"]);
+}

@@ -30,11 +30,11 @@ fn importance(pod: &Arc<Pod>) -> (Reverse<i32>, Timestamp) {
 /// Victims on a node, or why none help. The state is the decision's.
 pub fn select(context: &Context<'_>, state: &State, info: &NodeInfo) -> Result<Candidate, Option<Refusal>> {
     let Context { pod, cluster, .. } = context;
-    let mut trial = Trial { context, state: state.clone(), info: info.clone() };
     let mut potential: Vec<Arc<Pod>> = info.pods.iter().filter(|p| p.priority < pod.priority).cloned().collect();
     if potential.is_empty() {
         return Err(None);
     }
+    let mut trial = Trial { context, state: state.clone(), info: info.clone() };
     for victim in &potential {
         trial.remove(victim);
     }
