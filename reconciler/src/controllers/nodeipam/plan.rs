@@ -94,7 +94,12 @@ pub fn plan<'a>(ranges: &[Range], nodes: impl Iterator<Item = (&'a str, &'a [Str
     let mut next: Vec<u128> =
         taken.iter().map(|taken| taken.iter().max().map_or(0, |last| last.saturating_add(1))).collect();
     let mut plan = Plan::default();
+    let mut is_full = false;
     for (name, _) in nodes.iter().filter(|(_, cidrs)| cidrs.is_empty()) {
+        if is_full {
+            plan.without.push((*name).to_owned());
+            continue;
+        }
         let mut given = Vec::new();
         for ((range, taken), next) in ranges.iter().zip(&mut taken).zip(&mut next) {
             if let Some(free) = free(range, taken, *next) {
@@ -106,6 +111,8 @@ pub fn plan<'a>(ranges: &[Range], nodes: impl Iterator<Item = (&'a str, &'a [Str
         if given.len() == ranges.len() {
             plan.given.insert((*name).to_owned(), given);
         } else {
+            // For the others there is nothing either, so they need no search of the whole range.
+            is_full = true;
             plan.without.push((*name).to_owned());
         }
     }

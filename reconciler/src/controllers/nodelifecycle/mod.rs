@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api_client::events::ObjectReference;
-use api_client::{Cache, ObjectKey, Patch};
+use api_client::{Cache, Change, ObjectKey, Patch};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use plan::{Eviction, Ready};
+use plan::{Eviction, Ready, Zones};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -35,6 +35,22 @@ struct Seen {
     nodes: HashMap<String, Health>,
     /// The last tainting per zone.
     tainted: HashMap<String, Instant>,
+    zones: Zones,
+}
+
+impl Seen {
+    /// Counts a node where it is now; gives whether that changes how fast any nodes are tainted.
+    fn count(&mut self, change: &Change<Node>) -> bool {
+        let (old, new) = (change.old.as_deref(), change.new.as_deref());
+        if !Zones::is_moved(old, new) {
+            return false;
+        }
+        let mut zones = self.zones.clone();
+        old.iter().for_each(|node| zones.remove(node));
+        new.iter().for_each(|node| zones.add(node));
+        let before = std::mem::replace(&mut self.zones, zones);
+        before.eviction_rates() != self.zones.eviction_rates()
+    }
 }
 
 struct Health {
@@ -66,11 +82,11 @@ impl Controller for NodeLifecycle {
 
     fn inputs(&self, inputs: &mut Inputs) {
         inputs.primary(&self.nodes);
-        let nodes = self.nodes.clone();
-        // The state of one node bears on how fast others are tainted.
+        let (nodes, seen) = (self.nodes.clone(), self.seen.clone());
+        // The state of a zone bears on how fast all of its nodes are tainted.
         inputs.watch(&self.nodes, move |change, wake| {
-            let ready = |node: &Option<Arc<Node>>| node.as_ref().map(|n| Ready::of(n));
-            if ready(&change.old) != ready(&change.new) {
+            let changes_rates = seen.lock().unwrap_or_else(PoisonError::into_inner).count(change);
+            if changes_rates {
                 nodes.snapshot().iter().filter(|n| Ready::of(n) != Ready::True).for_each(|n| wake(n.metadata.key()));
             }
         });
@@ -159,19 +175,18 @@ impl NodeLifecycle {
         if ready == Ready::True {
             return (Eviction::Now, None);
         }
-        let nodes = self.nodes.snapshot();
-        let Some(rates) = plan::eviction_rates(nodes.iter().map(|n| &**n)) else { return (Eviction::Never, None) };
+        let mut seen = self.seen();
+        let zone = plan::zone_key(node);
+        let Some(rates) = seen.zones.eviction_rates() else { return (Eviction::Never, None) };
         if node.has_taint(plan::NOT_READY, "NoExecute") || node.has_taint(plan::UNREACHABLE, "NoExecute") {
             return (Eviction::Now, None);
         }
-        let zone = plan::zone_key(node);
-        let rate = rates.get(&zone).copied().unwrap_or_default();
+        let rate = rates.get(zone.as_str()).copied().unwrap_or_default();
         if rate <= 0.0 {
             // Woken when the state of a node changes.
             return (Eviction::Later, None);
         }
         let pause = Duration::from_secs_f64(1.0 / rate);
-        let mut seen = self.seen();
         match seen.tainted.get(&zone).map(|last| pause.saturating_sub(last.elapsed())).filter(|left| !left.is_zero()) {
             Some(left) => (Eviction::Later, Some(left)),
             None => {

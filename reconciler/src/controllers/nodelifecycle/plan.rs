@@ -162,22 +162,51 @@ const LARGE_ZONE_NODES: usize = 50;
 const EVICTIONS_PER_SECOND: f64 = 0.1;
 const EVICTIONS_PER_SECOND_SLOW: f64 = 0.01;
 
-/// How fast nodes of each zone may be tainted, in nodes per second; 0 stops. `None`: all zones are fully disrupted.
-pub fn eviction_rates<'a>(nodes: impl Iterator<Item = &'a Node>) -> Option<BTreeMap<String, f64>> {
-    let mut zones: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-    for node in nodes.filter(|n| !is_excluded(n)) {
-        let counts = zones.entry(zone_key(node)).or_default();
-        if Ready::of(node) == Ready::True { counts.0 += 1 } else { counts.1 += 1 }
+/// How many nodes of each zone are ready, and how many are not; kept as nodes change, so that a cluster of thousands
+/// is not counted for each of its nodes.
+#[derive(Clone, Debug, Default)]
+pub struct Zones(BTreeMap<String, (usize, usize)>);
+
+impl Zones {
+    /// Whether a node's change changes the counts.
+    pub fn is_moved(old: Option<&Node>, new: Option<&Node>) -> bool {
+        let place = |node: &Node| (zone_key(node), is_excluded(node), Ready::of(node) == Ready::True);
+        old.map(place) != new.map(place)
     }
-    if !zones.is_empty() && zones.values().all(|(ready, unready)| zone_state(*ready, *unready) == ZoneState::Full) {
-        return None;
+
+    pub fn add(&mut self, node: &Node) {
+        if !is_excluded(node) {
+            *self.count(node) += 1;
+        }
     }
-    let rate = |(ready, unready): (usize, usize)| match zone_state(ready, unready) {
-        ZoneState::Normal | ZoneState::Full => EVICTIONS_PER_SECOND,
-        ZoneState::Partial if ready + unready > LARGE_ZONE_NODES => EVICTIONS_PER_SECOND_SLOW,
-        ZoneState::Partial => 0.0,
-    };
-    Some(zones.into_iter().map(|(zone, counts)| (zone, rate(counts))).collect())
+
+    pub fn remove(&mut self, node: &Node) {
+        if is_excluded(node) {
+            return;
+        }
+        let count = self.count(node);
+        *count = count.saturating_sub(1);
+        self.0.retain(|_, counts| *counts != (0, 0));
+    }
+
+    fn count(&mut self, node: &Node) -> &mut usize {
+        let counts = self.0.entry(zone_key(node)).or_default();
+        if Ready::of(node) == Ready::True { &mut counts.0 } else { &mut counts.1 }
+    }
+
+    /// How fast nodes of each zone may be tainted, in nodes per second; 0 stops. `None`: all zones are fully disrupted.
+    pub fn eviction_rates(&self) -> Option<BTreeMap<&str, f64>> {
+        let is_full = |(ready, unready): &(usize, usize)| zone_state(*ready, *unready) == ZoneState::Full;
+        if !self.0.is_empty() && self.0.values().all(is_full) {
+            return None;
+        }
+        let rate = |(ready, unready): (usize, usize)| match zone_state(ready, unready) {
+            ZoneState::Normal | ZoneState::Full => EVICTIONS_PER_SECOND,
+            ZoneState::Partial if ready + unready > LARGE_ZONE_NODES => EVICTIONS_PER_SECOND_SLOW,
+            ZoneState::Partial => 0.0,
+        };
+        Some(self.0.iter().map(|(zone, counts)| (zone.as_str(), rate(*counts))).collect())
+    }
 }
 
 fn zone_state(ready: usize, unready: usize) -> ZoneState {

@@ -110,10 +110,28 @@ fn evictions_slow_down_and_stop_with_the_zone() {
         nodes.extend((0..unready).map(|_| make("Unknown")));
         nodes
     };
-    let rates = |nodes: Vec<Node>| plan::eviction_rates(nodes.iter()).map(|r| r.into_values().collect::<Vec<_>>());
+    let rates = |nodes: Vec<Node>| {
+        let mut zones = plan::Zones::default();
+        // One more of each zone that has come and gone.
+        nodes.iter().chain(&nodes).for_each(|node| zones.add(node));
+        nodes.iter().for_each(|node| zones.remove(node));
+        zones.eviction_rates().map(|rates| rates.into_values().collect::<Vec<_>>())
+    };
     assert_eq!(rates(nodes("a", 0, 1)), None, "the only node is silent: more likely we are");
     assert_eq!(rates(nodes("a", 2, 2)), Some(vec![0.1]));
     assert_eq!(rates(nodes("a", 2, 3)), Some(vec![0.0]));
     assert_eq!(rates(nodes("a", 30, 40)), Some(vec![0.01]));
     assert_eq!(rates([nodes("a", 0, 3), nodes("b", 3, 0)].concat()), Some(vec![0.1, 0.1]));
+}
+
+#[test]
+fn only_what_counts_moves_a_node() {
+    let (ready, silent) = (node("True", json!([])), node("Unknown", json!([])));
+    let mut elsewhere = ready.clone();
+    elsewhere.metadata.labels.insert("topology.kubernetes.io/zone".into(), "b".into());
+    let mut heartbeat = ready.clone();
+    heartbeat.metadata.labels.insert("of".into(), "no interest".into());
+    let moved = |old: &Node, new: &Node| plan::Zones::is_moved(Some(old), Some(new));
+    assert_eq!([moved(&ready, &heartbeat), moved(&ready, &silent), moved(&ready, &elsewhere)], [false, true, true]);
+    assert!(plan::Zones::is_moved(None, Some(&ready)) && plan::Zones::is_moved(Some(&ready), None));
 }

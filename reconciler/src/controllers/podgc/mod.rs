@@ -1,10 +1,11 @@
 //! Pod garbage collection: pods without a node, pods that will never be removed by one, and too many ended ones. One
-//! key for all, looked at again and again while there are pods.
+//! key for all, looked at once a period while there are pods, and when a node is in question: a look walks all pods.
 
 pub mod plan;
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use api_client::{Cache, DeleteParams, Object, ObjectKey, Patch};
@@ -26,11 +27,28 @@ pub struct PodGarbage {
     nodes: Cache<Node>,
     /// Since when nodes are missed.
     missing: Mutex<HashMap<String, Instant>>,
+    /// The last look.
+    looked_at: Mutex<Option<Instant>>,
+    /// A node went, or has taints: not to wait for the period's end.
+    has_node_news: Arc<AtomicBool>,
 }
 
 impl PodGarbage {
     pub fn new(caches: &Caches) -> Self {
-        Self { pods: caches.get(), nodes: caches.get(), missing: Mutex::default() }
+        Self {
+            pods: caches.get(),
+            nodes: caches.get(),
+            missing: Mutex::default(),
+            looked_at: Mutex::default(),
+            has_node_news: Arc::default(),
+        }
+    }
+
+    /// How long the next look has time, if it has.
+    fn wait_for_period(&self) -> Option<Duration> {
+        let last = *self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_news = self.has_node_news.swap(false, Ordering::Relaxed);
+        last.map(|last| PERIOD.saturating_sub(last.elapsed())).filter(|left| !has_news && !left.is_zero())
     }
 
     /// True when the node has been missing for the quarantine.
@@ -58,8 +76,10 @@ impl Controller for PodGarbage {
                 wake(ObjectKey::default());
             }
         });
-        inputs.watch(&self.nodes, |change, wake| {
+        let has_news = self.has_node_news.clone();
+        inputs.watch(&self.nodes, move |change, wake| {
             if change.new.as_ref().is_none_or(|node| !node.spec.taints.is_empty()) {
+                has_news.store(true, Ordering::Relaxed);
                 wake(ObjectKey::default());
             }
         });
@@ -71,6 +91,9 @@ impl Controller for PodGarbage {
     }
 
     async fn reconcile(&self, _: &ObjectKey, work: &Work) -> Result<Done, Error> {
+        if let Some(left) = self.wait_for_period() {
+            return Ok(Done::After(left));
+        }
         let (pods, nodes) = (self.pods.snapshot(), self.nodes.snapshot());
         let node = |name: &str| nodes.get(&ObjectKey::new("", name)).cloned();
         let garbage = plan::garbage(pods.iter(), node, plan::ENDED_PODS_MAX);
@@ -94,6 +117,7 @@ impl Controller for PodGarbage {
             }
             delete(pod, *why, work).await?;
         }
+        *self.looked_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         Ok(if pods.is_empty() { Done::Settled } else { Done::After(PERIOD) })
     }
 }

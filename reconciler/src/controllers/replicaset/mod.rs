@@ -61,7 +61,7 @@ impl<K: Replicated> Controller for Replicas<K> {
 
         let now = work.now();
         let regarding = ObjectReference::to(&*object);
-        let change = plan::replicas(&wanted, &active.owned, &self.related(&object, &snapshot), now);
+        let change = plan::replicas(&wanted, &active.owned, || self.related(&object, &snapshot), now);
         let acted = match &change {
             plan::Change::Nothing => Ok(()),
             plan::Change::Create(count) => {

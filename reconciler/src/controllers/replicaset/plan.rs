@@ -27,15 +27,20 @@ pub enum Change {
     Delete(Vec<Arc<Pod>>),
 }
 
-/// The difference between pods wanted and pods there.
-pub fn replicas(wanted: &Wanted, active: &[Arc<Pod>], related: &[Arc<Pod>], now: Timestamp) -> Change {
+/// The difference between pods wanted and pods there. `related` is asked for only where pods have to go.
+pub fn replicas(
+    wanted: &Wanted,
+    active: &[Arc<Pod>],
+    related: impl FnOnce() -> Vec<Arc<Pod>>,
+    now: Timestamp,
+) -> Change {
     let target = usize::try_from(wanted.replicas).unwrap_or_default();
     if wanted.deleting || active.len() == target {
         Change::Nothing
     } else if active.len() < target {
         Change::Create(target - active.len())
     } else {
-        Change::Delete(rank::to_delete(active, related, active.len() - target, now))
+        Change::Delete(rank::to_delete(active, &related(), active.len() - target, now))
     }
 }
 

@@ -63,11 +63,11 @@ fn deletion_order(pods: &[&str], related: &[&str]) -> String {
 #[test]
 fn creates_what_is_missing_and_nothing_while_deleting() {
     let pods = [pod("a"), pod("b")];
-    assert_eq!(plan::replicas(&wanted(5), &pods, &[], now()), Change::Create(3));
-    assert_eq!(plan::replicas(&wanted(2), &pods, &[], now()), Change::Nothing);
+    assert_eq!(plan::replicas(&wanted(5), &pods, Vec::new, now()), Change::Create(3));
+    assert_eq!(plan::replicas(&wanted(2), &pods, Vec::new, now()), Change::Nothing);
     let deleting = Wanted { deleting: true, ..wanted(5) };
-    assert_eq!(plan::replicas(&deleting, &pods, &[], now()), Change::Nothing);
-    assert_eq!(plan::replicas(&wanted(0), &pods, &[], now()), Change::Delete(pods.to_vec()));
+    assert_eq!(plan::replicas(&deleting, &pods, Vec::new, now()), Change::Nothing);
+    assert_eq!(plan::replicas(&wanted(0), &pods, Vec::new, now()), Change::Delete(pods.to_vec()));
 }
 
 #[test]
