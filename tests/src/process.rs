@@ -120,9 +120,19 @@ pub fn is_running(pid: u32) -> bool {
 
 /// Resident memory of a process in KiB.
 pub fn resident_kib(pid: u32) -> Result<u64> {
+    status_kib(pid, "VmRSS:")
+}
+
+/// The most resident memory a process ever had, in KiB.
+pub fn peak_kib(pid: u32) -> Result<u64> {
+    status_kib(pid, "VmHWM:")
+}
+
+fn status_kib(pid: u32, key: &str) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).context("no VmRSS line")?;
-    line.split_whitespace().nth(1).context("VmRSS has no number")?.parse().context("VmRSS is no number")
+    let line = status.lines().find(|l| l.starts_with(key)).with_context(|| format!("no line {key}"))?;
+    let number = line.split_whitespace().nth(1).with_context(|| format!("{key} has no number"))?;
+    number.parse().with_context(|| format!("{key} {number} is no number"))
 }
 
 /// CPU time a process has used so far, user and system.

@@ -23,6 +23,8 @@ cargo xtask COMMAND
   vm exec MACHINE COMMAND..., vm stop
                       work with, and end, machines that were kept
   bench [NAME...]     measure: binary, startup, first-pod, idle, pods, memory, creates, list (release build; run it alone)
+  bench scale [--nodes N] [--pods N]
+                      the same with many simulated nodes: 500 and 5000 unless given
 
 DIR is /var/lib/keelson-up unless given.";
 

@@ -212,6 +212,10 @@ impl Cluster {
         Ok(())
     }
 
+    pub fn runs(&self, name: &str) -> bool {
+        self.parts.contains_key(name)
+    }
+
     pub async fn stop_component(&mut self, name: &str) -> Result<(), String> {
         self.parts.remove(name).ok_or_else(|| format!("{name} does not run"))?.end().await
     }

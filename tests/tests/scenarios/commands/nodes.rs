@@ -35,15 +35,24 @@ pub async fn add(session: &mut Session, words: &[&str], input: &str) -> Result<S
     for name in &names {
         session.cluster.add_node(name, shape.clone(), Timing::default())?;
     }
+    let has_controllers = session.cluster.runs("controllers");
     let ready = |objects: &crate::truth::Objects| {
         let nodes: BTreeMap<&str, &Value> =
             objects.of("nodes").into_iter().filter_map(|n| Some((n["metadata"]["name"].as_str()?, n))).collect();
-        let missing = names
-            .iter()
-            .find(|name| nodes.get(name.as_str()).is_none_or(|node| crate::conditions::text(node, "ready") != "True"));
+        let missing =
+            names.iter().find(|name| nodes.get(name.as_str()).is_none_or(|node| !takes_pods(node, has_controllers)));
         missing.map_or(Ok(()), |name| Err(format!("node {name} is not ready")))
     };
     session.wait(Duration::from_secs(60), ready).await.map(|()| String::new())
+}
+
+/// Ready is not enough: until the controllers have taken the taint of its first moments away, a node gets no pods, and
+/// the first one without it would get all pods of a scenario.
+fn takes_pods(node: &Value, has_controllers: bool) -> bool {
+    const NOT_READY: &str = "node.kubernetes.io/not-ready";
+    let taints = node["spec"]["taints"].as_array();
+    let is_tainted = taints.into_iter().flatten().any(|taint| taint["key"] == NOT_READY);
+    crate::conditions::text(node, "ready") == "True" && !(has_controllers && is_tainted)
 }
 
 pub async fn agent(session: &mut Session, verb: &str, name: &str) -> Result<String, String> {
