@@ -57,6 +57,7 @@ pub async fn run(settings: AgentSettings) -> Result<()> {
         return Ok(());
     };
     cluster.names.clone_from(&settings.dns);
+    cluster.proxy.clone_from(&settings.proxy);
     cluster.node_ports.clone_from(&settings.node_port_addresses);
     let mut parts = Parts::default();
     let clients = NodeClients { node: client.clone(), proxy: client };

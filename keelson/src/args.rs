@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::dns::Dns;
 use crate::eviction::Eviction;
 use crate::images::Images;
+use crate::proxy::Proxy;
 
 /// Kubernetes for Linux hosts, as one binary.
 #[derive(Parser)]
@@ -220,6 +221,10 @@ pub struct Server {
     #[serde(flatten)]
     pub dns: Dns,
 
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub proxy: Proxy,
+
     /// What to log, as in `info` or `info,agent=debug` [default: info]
     #[arg(long, value_name = "FILTER", env = "KEELSON_LOG")]
     pub log: Option<String>,
@@ -302,6 +307,10 @@ pub struct Agent {
     #[command(flatten)]
     #[serde(flatten)]
     pub dns: Dns,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub proxy: Proxy,
 
     /// What to log, as in `info` or `info,agent=debug` [default: info]
     #[arg(long, value_name = "FILTER", env = "KEELSON_LOG")]

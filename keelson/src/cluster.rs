@@ -14,6 +14,7 @@ use tracing::warn;
 
 use crate::config::{self, Settings};
 use crate::dns::Dns;
+use crate::proxy::Proxy;
 
 /// Written by the API server (`apiserver::Options::told_to_nodes`).
 const TOLD: (&str, &str) = ("kube-system", "keelson-cluster");
@@ -44,6 +45,8 @@ pub struct Cluster {
     pub names: Dns,
     /// Addresses of nodes that answer on node ports; all when there are none. A setting of the node.
     pub node_ports: Vec<api::cidr::Cidr>,
+    /// Where this node's service proxy tells about itself.
+    pub proxy: Proxy,
 }
 
 /// What the operator says instead of the servers.
@@ -156,7 +159,7 @@ fn resolve(told: &BTreeMap<String, String>, given: &Given) -> Result<Cluster> {
     let told_cidrs = || text(POD_CIDR, config::DEFAULT_POD_CIDR).split(',').map(str::to_owned).collect();
     let pod_cidrs = given.pod_cidrs.clone().unwrap_or_else(told_cidrs);
     let domain = given.domain.clone().unwrap_or_else(|| text(DOMAIN, config::DEFAULT_CLUSTER_DOMAIN));
-    Ok(Cluster { pod_cidrs, domain, dns, names: Dns::default(), node_ports: Vec::new() })
+    Ok(Cluster { pod_cidrs, domain, dns, names: Dns::default(), node_ports: Vec::new(), proxy: Proxy::default() })
 }
 
 #[cfg(test)]

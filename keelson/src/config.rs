@@ -15,6 +15,7 @@ use crate::cluster::Given;
 use crate::dns::Dns;
 use crate::eviction::Eviction;
 use crate::images::Images;
+use crate::proxy::Proxy;
 
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/keelson";
 pub const DEFAULT_CONTAINERD_ADDRESS: &str = "/run/containerd/containerd.sock";
@@ -82,6 +83,7 @@ pub struct Settings {
     /// `None`: no DNS server is part of the nodes.
     pub cluster_dns: Option<Ipv4Addr>,
     pub dns: Dns,
+    pub proxy: Proxy,
     pub log: String,
 }
 
@@ -103,6 +105,7 @@ pub struct AgentSettings {
     pub cluster: Given,
     pub node_port_addresses: Vec<api::cidr::Cidr>,
     pub dns: Dns,
+    pub proxy: Proxy,
     pub log: String,
 }
 
@@ -213,6 +216,7 @@ pub fn merge(over: Server, under: Server) -> Server {
         cluster_domain: over.cluster_domain.or(under.cluster_domain),
         cluster_dns: over.cluster_dns.or(under.cluster_dns),
         dns: over.dns.over(under.dns),
+        proxy: over.proxy.over(under.proxy),
         log: over.log.or(under.log),
     }
 }
@@ -242,6 +246,7 @@ pub fn merge_agent(over: Agent, under: Agent) -> Agent {
         cluster_domain: over.cluster_domain.or(under.cluster_domain),
         cluster_dns: over.cluster_dns.or(under.cluster_dns),
         dns: over.dns.over(under.dns),
+        proxy: over.proxy.over(under.proxy),
         log: over.log.or(under.log),
     }
 }
@@ -291,6 +296,7 @@ pub fn resolve_agent(given: Agent) -> Result<AgentSettings> {
             },
         },
         dns: given.dns,
+        proxy: given.proxy,
         log: given.log.unwrap_or_else(|| "info".to_owned()),
     })
 }
@@ -389,6 +395,7 @@ pub fn resolve(given: Server) -> Result<Settings> {
         pod_cidr: pod_cidr.to_string(),
         second_pod_cidr,
         dns: given.dns,
+        proxy: given.proxy,
         node_port_addresses: node_port_addresses(&given.node_port_addresses.unwrap_or_default())?,
         load_balancer_addresses: given.load_balancer_addresses.as_deref().unwrap_or_default().try_into()?,
         log: given.log.unwrap_or_else(|| "info".to_owned()),

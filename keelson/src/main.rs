@@ -16,6 +16,7 @@ mod metrics;
 mod metrics_port;
 mod node;
 mod notify;
+mod proxy;
 mod restore;
 mod server;
 mod shutdown;

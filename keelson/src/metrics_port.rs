@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::metrics::exposition;
 
@@ -30,9 +30,37 @@ const HEAD_WAIT_MAX: Duration = Duration::from_secs(30);
 /// After an accept that failed, as when file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Pause before a port that is taken is tried again.
+const LISTEN_PAUSE: Duration = Duration::from_secs(5);
+
 /// Serves until `stop`.
 pub async fn serve(address: SocketAddr, registry: Registry, stop: CancellationToken) -> Result<()> {
     let listener = TcpListener::bind(address).await.with_context(|| format!("metrics: listen on {address}"))?;
+    serve_on(listener, address, registry, stop).await;
+    Ok(())
+}
+
+/// Serves until `stop`, as soon as the port can be had: for a part that others must not wait for.
+pub async fn serve_when_free(address: SocketAddr, registry: Registry, stop: CancellationToken) -> Result<()> {
+    let mut is_first = true;
+    let listen = async {
+        loop {
+            match TcpListener::bind(address).await {
+                Ok(listener) => return listener,
+                Err(error) if is_first => warn!(%address, %error, "metrics: the port is not to be had, trying on"),
+                Err(error) => debug!(%address, %error, "metrics: the port is still not to be had"),
+            }
+            is_first = false;
+            tokio::time::sleep(LISTEN_PAUSE).await;
+        }
+    };
+    if let Some(listener) = stop.run_until_cancelled(listen).await {
+        serve_on(listener, address, registry, stop).await;
+    }
+    Ok(())
+}
+
+async fn serve_on(listener: TcpListener, address: SocketAddr, registry: Registry, stop: CancellationToken) {
     info!(address = %listener.local_addr().unwrap_or(address), "metrics are at /metrics");
     let registry = Arc::new(registry);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -58,7 +86,6 @@ pub async fn serve(address: SocketAddr, registry: Registry, stop: CancellationTo
     };
     // Those under way are dropped with the set: whoever scrapes comes again.
     stop.run_until_cancelled(accept).await;
-    Ok(())
 }
 
 async fn connection(stream: TcpStream, registry: Arc<Registry>) {

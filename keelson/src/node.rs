@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use api_client::Client;
 use jiff::Timestamp;
+use prometheus_client::registry::Registry;
 use tracing::warn;
 
 use crate::args;
@@ -14,6 +15,7 @@ use crate::cluster::Cluster;
 use crate::config::{DEFAULT_CONTAINERD_ADDRESS, DEFAULT_DATA_DIR, Settings, node_name};
 use crate::control_plane::ControlPlane;
 use crate::guard::Policies;
+use crate::metrics_port;
 use crate::server::{Clients, Parts};
 use crate::state::Instance;
 
@@ -52,6 +54,7 @@ pub fn start(
         dns: settings.cluster_dns,
         names: settings.dns.clone(),
         node_ports: settings.node_port_addresses.clone(),
+        proxy: settings.proxy.clone(),
     };
     let clients = NodeClients {
         node: clients.client(&format!("system:node:{name}"), &["system:nodes"], "agent"),
@@ -94,12 +97,31 @@ pub fn start_parts(
     parts.spawn("agent", async move { Ok(agent::run(client, options, stop).await?) });
     let (client, stop) = (clients.proxy.clone(), parts.stop.clone());
     parts.spawn("pod network", async move { Ok(agent::network::run(client, network, stop).await?) });
+    start_proxy(cluster, clients.proxy.clone(), name, dns, data_dir, parts)
+}
+
+fn start_proxy(
+    cluster: &Cluster,
+    client: Client,
+    node_name: String,
+    dns: Option<SocketAddrV4>,
+    data_dir: &Path,
+    parts: &mut Parts,
+) -> Result<()> {
+    let metrics = service_proxy::Metrics::default();
+    if let Some(address) = cluster.proxy.metrics()? {
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        parts.spawn("proxy metrics", metrics_port::serve_when_free(address, registry, parts.stop.clone()));
+    }
     let options = service_proxy::Options {
-        node_name: name,
+        node_name,
         dns,
         table: table(data_dir, &cluster.pod_cidrs, &cluster.node_ports),
+        healthz: cluster.proxy.healthz()?,
+        metrics,
     };
-    let (client, stop) = (clients.proxy.clone(), parts.stop.clone());
+    let stop = parts.stop.clone();
     parts.spawn("service proxy", async move { Ok(service_proxy::run(client, options, stop).await?) });
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::objects::{Endpoint, EndpointSlice, ServicePort, protocol};
+use crate::objects::{Endpoint, EndpointSlice, Named, ServicePort};
 
 /// An address and a port that a connection can be sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,11 +57,19 @@ impl Candidate<'_> {
     }
 
     fn is_for_node(&self, node: &str) -> bool {
-        self.endpoint.hints.for_nodes.iter().any(|hint| hint.name == node)
+        self.node_hints().iter().any(|hint| &*hint.name == node)
     }
 
     fn is_for_zone(&self, zone: &str) -> bool {
-        self.endpoint.hints.for_zones.iter().any(|hint| hint.name == zone)
+        self.zone_hints().iter().any(|hint| &*hint.name == zone)
+    }
+
+    fn node_hints(&self) -> &[Named] {
+        self.endpoint.hints.as_ref().map_or(&[], |hints| &hints.for_nodes)
+    }
+
+    fn zone_hints(&self) -> &[Named] {
+        self.endpoint.hints.as_ref().map_or(&[], |hints| &hints.for_zones)
     }
 }
 
@@ -108,8 +116,8 @@ pub fn usable(
 /// How many endpoints of a Service this node has, for load balancers that ask.
 pub fn local_ready(slices: &[&EndpointSlice], place: &Place) -> usize {
     let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
-    let here = endpoints.filter(|e| e.node_name == place.node && e.conditions.ready.unwrap_or(true));
-    here.filter_map(|e| e.addresses.first()).collect::<std::collections::BTreeSet<_>>().len()
+    let here = endpoints.filter(|e| *e.node_name == *place.node && e.conditions.ready.unwrap_or(true));
+    here.filter_map(|e| e.address).collect::<std::collections::BTreeSet<_>>().len()
 }
 
 enum Hinted {
@@ -121,9 +129,9 @@ enum Hinted {
 /// Hints count when every ready endpoint has some, and some endpoint is for here (`topologyModeFromHints`).
 fn hinted(ready: &[Candidate<'_>], place: &Place) -> Hinted {
     let all = |has: fn(&Candidate<'_>) -> bool| !ready.is_empty() && ready.iter().all(has);
-    if all(|one| !one.endpoint.hints.for_nodes.is_empty()) && ready.iter().any(|one| one.is_for_node(&place.node)) {
+    if all(|one| !one.node_hints().is_empty()) && ready.iter().any(|one| one.is_for_node(&place.node)) {
         Hinted::Node
-    } else if all(|one| !one.endpoint.hints.for_zones.is_empty())
+    } else if all(|one| !one.zone_hints().is_empty())
         && ready.iter().any(|one| one.is_for_zone(&place.zone))
     {
         Hinted::Zone
@@ -133,15 +141,13 @@ fn hinted(ready: &[Candidate<'_>], place: &Place) -> Hinted {
 }
 
 fn candidates<'a>(slices: &[&'a EndpointSlice], port: &ServicePort, place: &Place, ipv6: bool) -> Vec<Candidate<'a>> {
-    let address_type = if ipv6 { "IPv6" } else { "IPv4" };
     let mut found = Vec::new();
-    for slice in slices.iter().filter(|slice| slice.address_type == address_type) {
-        let matching = slice.ports.iter().find(|p| p.name == port.name && protocol(&p.protocol) == port.protocol());
+    for slice in slices.iter().filter(|slice| slice.is_of(ipv6)) {
+        let matching = slice.ports.iter().find(|p| p.name == port.name && p.protocol == port.protocol);
         let Some(number) = matching.and_then(|p| p.port) else { continue };
         for endpoint in &slice.endpoints {
-            // All addresses of an endpoint are the same to a client; the first one is used.
-            let Some(address) = endpoint.addresses.first().and_then(|a| a.parse().ok()) else { continue };
-            let is_here = !endpoint.node_name.is_empty() && endpoint.node_name == place.node;
+            let Some(address) = endpoint.address else { continue };
+            let is_here = !endpoint.node_name.is_empty() && *endpoint.node_name == *place.node;
             found.push(Candidate { backend: Backend { address, port: number }, endpoint, is_here });
         }
     }

@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::time::Instant;
 
 use nftables::Socket;
 use nftables::conntrack::Flow;
@@ -11,7 +12,8 @@ use tracing::debug;
 
 use crate::apply::Plans;
 use crate::endpoints::Backend;
-use crate::objects::UDP;
+use crate::metrics::Metrics;
+use crate::objects::Protocol;
 use crate::plan::{Frontend, Plan};
 
 /// Which endpoints each UDP frontend has, as far as that was planned.
@@ -52,24 +54,26 @@ impl Flows {
 
     /// Ends flows to what is no longer an endpoint. Called when the plans were applied, so that the next packet finds
     /// its way anew.
-    pub fn clean(&mut self, socket: &mut Socket) -> Result<(), nftables::Error> {
+    pub fn clean(&mut self, socket: &mut Socket, metrics: &Metrics) -> Result<(), nftables::Error> {
         let stale = std::mem::take(&mut self.stale);
         for ipv6 in [false, true] {
             if !stale.keys().any(|frontend| frontend.address.is_ipv6() == ipv6) {
                 continue;
             }
+            let start = Instant::now();
             let flows = socket.flows(ipv6, |flow| leads_nowhere(flow, &stale))?;
             debug!(flows = flows.len(), "ending stale UDP flows");
             for flow in &flows {
                 socket.delete_flow(flow)?;
             }
+            metrics.flows_cleaned(ipv6, flows.len(), start.elapsed());
         }
         Ok(())
     }
 }
 
 fn frontends(families: &[Option<Plan>; 2]) -> HashMap<Frontend, HashSet<Backend>> {
-    let ports = families.iter().flatten().flat_map(|plan| &plan.ports).filter(|port| port.protocol == UDP);
+    let ports = families.iter().flatten().flat_map(|plan| &plan.ports).filter(|port| port.protocol == Protocol::UDP.0);
     ports
         .flat_map(|port| {
             let serving: HashSet<Backend> = port.endpoints.serving.iter().copied().collect();
@@ -80,11 +84,11 @@ fn frontends(families: &[Option<Plan>; 2]) -> HashMap<Frontend, HashSet<Backend>
 
 fn leads_nowhere(flow: &Flow, stale: &HashMap<Frontend, HashSet<Backend>>) -> bool {
     let to = flow.original;
-    if to.protocol != UDP {
+    if to.protocol != Protocol::UDP.0 {
         return false;
     }
     let any: IpAddr = if to.destination.is_ipv6() { [0_u16; 8].into() } else { [0_u8; 4].into() };
-    let at = |address| Frontend { address, protocol: UDP, port: to.destination_port };
+    let at = |address| Frontend { address, protocol: Protocol::UDP.0, port: to.destination_port };
     let Some(backends) = stale.get(&at(to.destination)).or_else(|| stale.get(&at(any))) else { return false };
     !backends.contains(&Backend { address: flow.reply.source, port: flow.reply.source_port })
 }

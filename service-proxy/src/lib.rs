@@ -12,6 +12,7 @@ pub mod apply;
 mod endpoints;
 mod flows;
 mod health;
+mod metrics;
 pub mod objects;
 pub mod plan;
 mod run;
@@ -21,5 +22,6 @@ pub mod table;
 
 pub use endpoints::{Backend, Place, Usable};
 pub use flows::Flows;
+pub use metrics::Metrics;
 pub use run::{Error, Options, cleanup, run};
 pub use table::Fixed;

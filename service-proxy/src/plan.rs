@@ -117,7 +117,7 @@ fn plan_port(
     endpoints.cluster.truncate(ENDPOINTS_MAX);
     endpoints.local.truncate(ENDPOINTS_MAX);
 
-    let own = Frontend { address: cluster_ip, protocol: port.protocol(), port: port.port };
+    let own = Frontend { address: cluster_ip, protocol: port.protocol.0, port: port.port };
     let mut entries = vec![entry(own, Kind::Internal, internal_local, &endpoints, Vec::new())];
     let sources = allowed_sources(service, node, &balancers);
     for frontend in external {
@@ -128,7 +128,7 @@ fn plan_port(
         entries.push(entry(frontend, kind, external_local, &endpoints, sources));
     }
     let affinity_seconds = service.affinity_seconds();
-    Port { protocol: port.protocol(), port: port.port, affinity_seconds, entries, endpoints }
+    Port { protocol: port.protocol.0, port: port.port, affinity_seconds, entries, endpoints }
 }
 
 fn entry(frontend: Frontend, kind: Kind, is_local: bool, endpoints: &Usable, sources: Vec<Cidr>) -> Entry {
@@ -148,7 +148,7 @@ fn external_frontends<'a>(
     port: &ServicePort,
     ipv6: bool,
 ) -> impl Iterator<Item = Frontend> + use<'a> {
-    let protocol = port.protocol();
+    let protocol = port.protocol.0;
     let number = port.port;
     let mut addresses: Vec<IpAddr> = service.external_ips(ipv6).chain(service.balancer_ips(ipv6)).collect();
     addresses.sort_unstable();
@@ -177,7 +177,7 @@ fn allowed_sources(service: &Service, node: &Node, balancers: &[IpAddr]) -> Vec<
 }
 
 fn use_own_dns(service: &Service, node: &Node, ipv6: bool, endpoints: &mut Usable) {
-    let name = (service.metadata.namespace.as_str(), service.metadata.name.as_str());
+    let name = (service.namespace(), service.name());
     let Some(dns) = node.dns.filter(|_| !endpoints.any && !ipv6 && name == DNS_SERVICE) else { return };
     let own = vec![Backend { address: (*dns.ip()).into(), port: dns.port() }];
     *endpoints = Usable { cluster: own.clone(), local: own.clone(), here: Vec::new(), serving: own, any: true };

@@ -151,6 +151,68 @@ fn hints_count_when_every_endpoint_has_some() {
     );
 }
 
+/// Endpoints with a hint each, for nodes and for zones, as `trafficDistribution` makes the controller write them.
+fn near(endpoints: &[(&str, &str, &str)]) -> Value {
+    let hint = |name: &str| if name.is_empty() { Value::Null } else { json!([{ "name": name }]) };
+    let one = |(address, node, zone): &(&str, &str, &str)| {
+        json!({ "addresses": [address], "hints": { "forNodes": hint(node), "forZones": hint(zone) } })
+    };
+    slice(endpoints.iter().map(one).collect())
+}
+
+#[test]
+fn the_same_node_is_preferred_to_the_same_zone_and_that_to_all() {
+    let used = |endpoints: &[(&str, &str, &str)], expected: Expect| check(service(json!({})), &[near(endpoints)], expected);
+    let all = [("10.244.0.5", "here", "z1"), ("10.244.0.6", "there", "z1"), ("10.244.1.5", "far", "z2")];
+    used(
+        &all,
+        expect![[r#"
+            cluster [10.244.0.5:8080] local [] here []
+            10.96.0.7:80 Internal Cluster served=true
+        "#]],
+    );
+    // No endpoint is for this node: those of its zone.
+    used(
+        &all[1..],
+        expect![[r#"
+            cluster [10.244.0.6:8080] local [] here []
+            10.96.0.7:80 Internal Cluster served=true
+        "#]],
+    );
+    // One without a hint for nodes: again those of its zone, with or without such a hint.
+    used(
+        &[all[0], all[2], ("10.244.0.7", "", "z1")],
+        expect![[r#"
+            cluster [10.244.0.5:8080 10.244.0.7:8080] local [] here []
+            10.96.0.7:80 Internal Cluster served=true
+        "#]],
+    );
+    // Nothing is for here at all.
+    used(
+        &[all[2], ("10.244.2.5", "far", "z3")],
+        expect![[r#"
+            cluster [10.244.1.5:8080 10.244.2.5:8080] local [] here []
+            10.96.0.7:80 Internal Cluster served=true
+        "#]],
+    );
+}
+
+#[test]
+fn hints_count_among_endpoints_that_are_ready() {
+    let mut given = near(&[("10.244.0.5", "", "z1"), ("10.244.1.5", "", "z2")]);
+    given["endpoints"].as_array_mut().expect("a list").push(
+        json!({ "addresses": ["10.244.0.9"], "conditions": { "ready": false, "serving": true, "terminating": true } }),
+    );
+    check(
+        service(json!({})),
+        &[given],
+        expect![[r#"
+            cluster [10.244.0.5:8080] local [] here []
+            10.96.0.7:80 Internal Cluster served=true
+        "#]],
+    );
+}
+
 #[test]
 fn the_dns_service_is_the_nodes_own_server_unless_it_has_endpoints() {
     let mut dns =
@@ -170,7 +232,9 @@ fn the_dns_service_is_the_nodes_own_server_unless_it_has_endpoints() {
 fn headless_foreign_and_external_services_are_not_served() {
     check(service(json!({ "clusterIP": "None" })), &[], expect![""]);
     check(service(json!({ "type": "ExternalName", "clusterIP": "" })), &[], expect![""]);
-    let mut foreign = service(json!({}));
-    foreign["metadata"]["labels"] = json!({ "service.kubernetes.io/service-proxy-name": "other" });
-    check(foreign, &[], expect![""]);
+    for label in ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"] {
+        let mut labelled = service(json!({}));
+        labelled["metadata"]["labels"] = json!({ label: "" });
+        check(labelled, &[], expect![""]);
+    }
 }

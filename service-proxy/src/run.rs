@@ -2,12 +2,13 @@
 //! a transaction is being applied are taken together by the next one.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddrV4;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{SocketAddr, SocketAddrV4};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api::meta::ObjectKey;
-use api_client::{Cache, Client, ListParams, Object};
+use api_client::{Cache, Change, Client, ListParams, Object};
+use jiff::Timestamp;
 use nftables::{Family, Monitor, Table};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -18,7 +19,8 @@ use tracing::{info, warn};
 use crate::apply::{Plans, Tables};
 use crate::endpoints::{Place, local_ready};
 use crate::flows::Flows;
-use crate::health::HealthChecks;
+use crate::health::{Health, HealthChecks, serve_node};
+use crate::metrics::Metrics;
 use crate::objects::{BY_SERVICE, EndpointSlice, NodeObject, Service, ServiceRanges, ZONE_LABEL};
 use api::cidr::Cidr;
 use crate::plan::{Node, plan};
@@ -46,6 +48,9 @@ pub struct Options {
     /// This node's DNS server: behind the DNS Service as long as that has no endpoints.
     pub dns: Option<SocketAddrV4>,
     pub table: Fixed,
+    /// Where `/healthz` and `/livez` are, if anywhere.
+    pub healthz: Option<SocketAddr>,
+    pub metrics: Metrics,
 }
 
 /// Keeps this node's tables up to date until `shutdown`. They stay when it ends: connections go on.
@@ -55,6 +60,11 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
     let caches = shutdown.child_token();
     // The caches end with this function, however it ends.
     let _end_caches = caches.clone().drop_guard();
+    let health = Health::default();
+    if let Some(address) = options.healthz {
+        let (end, serving) = (caches.clone(), serve_node(address, health.clone(), options.metrics.clone()));
+        tasks.spawn(async move { end.run_until_cancelled(serving).await });
+    }
     let own_node = ListParams::default().fields(format!("metadata.name={}", options.node_name));
     let sources = Sources {
         services: Cache::start(&client, ListParams::default(), &tasks, caches.clone()),
@@ -62,6 +72,7 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
         ranges: Cache::start(&client, ListParams::default(), &tasks, caches.clone()),
         node: Cache::start(&client, own_node, &tasks, caches),
         options,
+        health,
     };
     tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
@@ -83,23 +94,59 @@ struct Sources {
     ranges: Cache<ServiceRanges>,
     node: Cache<NodeObject>,
     options: Options,
+    health: Health,
 }
 
 /// Services that changed since they were last looked at.
-#[derive(Default)]
 struct Changed {
-    services: Mutex<BTreeSet<ObjectKey>>,
+    waiting: Mutex<Waiting>,
     notify: Notify,
+    health: Health,
+    metrics: Metrics,
+    /// Causes before this are of no interest: it was not this process that took so long.
+    start: Timestamp,
+}
+
+#[derive(Default)]
+struct Waiting {
+    services: BTreeSet<ObjectKey>,
+    /// When the causes of endpoints' changes were, and of which family they are.
+    causes: Vec<(bool, Timestamp)>,
 }
 
 impl Changed {
-    fn insert(&self, key: ObjectKey) {
-        self.services.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+    fn service(&self, key: ObjectKey) {
+        self.metrics.services_changed();
+        self.waiting().services.insert(key);
+        self.wake();
+    }
+
+    fn slice(&self, change: &Change<EndpointSlice>) {
+        self.metrics.endpoints_changed();
+        let mut waiting = self.waiting();
+        for slice in change.old.iter().chain(&change.new).filter(|slice| !slice.service().is_empty()) {
+            waiting.services.insert(ObjectKey::new(slice.namespace(), slice.service()));
+        }
+        let cause = change.new.as_ref().and_then(|slice| slice.cause().map(|at| (slice.is_of(true), at)));
+        waiting.causes.extend(cause.filter(|(_, at)| *at > self.start));
+        drop(waiting);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.health.queued();
+        self.metrics.queued();
         self.notify.notify_one();
     }
 
-    fn take(&self) -> BTreeSet<ObjectKey> {
-        std::mem::take(&mut *self.services.lock().unwrap_or_else(PoisonError::into_inner))
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Waiting {
+        self.health.working();
+        self.metrics.taken();
+        std::mem::take(&mut *self.waiting())
     }
 }
 
@@ -111,23 +158,21 @@ impl Sources {
     }
 
     fn observe(&self, changed: &Arc<Changed>) {
-        let service_changed = changed.clone();
-        self.services.observe(move |change| service_changed.insert(change.key.clone()));
-        let slice_changed = changed.clone();
-        self.slices.observe(move |change| {
-            for slice in change.old.iter().chain(&change.new).filter(|slice| !slice.service().is_empty()) {
-                slice_changed.insert(ObjectKey::new(&slice.metadata.namespace, slice.service()));
-            }
-        });
-        let ranges_changed = changed.clone();
-        self.ranges.observe(move |_| ranges_changed.notify.notify_one());
-        let node_changed = changed.clone();
-        self.node.observe(move |_| node_changed.notify.notify_one());
+        let of = changed.clone();
+        self.services.observe(move |change| of.service(change.key.clone()));
+        let of = changed.clone();
+        self.slices.observe(move |change| of.slice(change));
+        let of = changed.clone();
+        self.ranges.observe(move |_| of.notify.notify_one());
+        let of = changed.clone();
+        self.node.observe(move |_| of.notify.notify_one());
     }
 
     fn node(&self) -> Node {
         let name = self.options.node_name.clone();
-        let object = self.node.get(&ObjectKey::new("", &name)).unwrap_or_default();
+        let object = self.node.get(&ObjectKey::new("", &name));
+        self.health.set_eligible(object.as_ref().is_some_and(|node| node.is_eligible()));
+        let object = object.unwrap_or_default();
         let zone = object.metadata.labels.get(ZONE_LABEL).cloned().unwrap_or_default();
         let addresses = object.status.addresses.iter().filter_map(|a| a.address.parse().ok()).collect();
         Node { place: Place { node: name, zone }, dns: self.options.dns, addresses }
@@ -137,7 +182,7 @@ impl Sources {
     fn ranges(&self) -> Vec<Cidr> {
         let all = self.ranges.snapshot();
         let mut ranges: Vec<Cidr> =
-            all.iter().flat_map(|object| object.spec.cidrs.iter().filter_map(|text| Cidr::parse(text))).collect();
+            all.iter().flat_map(|object| object.spec.cidrs.iter().copied()).collect();
         ranges.sort_unstable();
         ranges.dedup();
         ranges
@@ -155,7 +200,7 @@ struct Proxy {
     ranges: Vec<Cidr>,
     /// `None` only while a change is being applied.
     work: Option<Work>,
-    health: HealthChecks,
+    checks: HealthChecks,
     /// The tables as a whole have to be looked at, not before then.
     repair_at: Option<Instant>,
     tidy_at: Option<Instant>,
@@ -169,12 +214,28 @@ struct Work {
 
 impl Proxy {
     fn start(sources: Sources) -> Result<Self, Error> {
-        let changed = Arc::new(Changed::default());
+        let Options { metrics, table, .. } = &sources.options;
+        let changed = Arc::new(Changed {
+            waiting: Mutex::default(),
+            notify: Notify::new(),
+            health: sources.health.clone(),
+            metrics: metrics.clone(),
+            start: Timestamp::now(),
+        });
         sources.observe(&changed);
-        let work = Work { tables: Tables::open(sources.options.table.clone())?, flows: Flows::default() };
-        let repair_at = Some(Instant::now());
-        let health = HealthChecks::default();
-        Ok(Self { node: sources.node(), ranges: sources.ranges(), sources, changed, work: Some(work), health, repair_at, tidy_at: None })
+        let mut tables = Tables::open(table.clone())?;
+        tables.metrics = metrics.clone();
+        let checks = HealthChecks::new(sources.health.clone(), table.node_port_ranges.clone());
+        Ok(Self {
+            node: sources.node(),
+            ranges: sources.ranges(),
+            sources,
+            changed,
+            work: Some(Work { tables, flows: Flows::default() }),
+            checks,
+            repair_at: Some(Instant::now()),
+            tidy_at: None,
+        })
     }
 
     async fn work(mut self, shutdown: CancellationToken) -> Result<(), Error> {
@@ -211,11 +272,11 @@ impl Proxy {
     async fn reconcile(&mut self) -> Result<(), Error> {
         (self.node, self.ranges) = (self.sources.node(), self.sources.ranges());
         // Those that are gone are among the changed ones alone.
-        let mut services = self.changed.take();
+        let Waiting { mut services, causes } = self.changed.take();
         services.extend(self.sources.all());
         let plans = self.plans(services);
         self.repair_at = None;
-        self.apply(plans, Tables::reconcile).await
+        self.apply(plans, causes, Tables::reconcile).await
     }
 
     /// Changes what the Services that changed want; all of them when the node itself changed.
@@ -224,7 +285,7 @@ impl Proxy {
             // Before the tables are as they should be, there is nothing that could be changed: all is done together.
             return Ok(());
         }
-        let mut services = self.changed.take();
+        let Waiting { mut services, causes } = self.changed.take();
         let node = self.sources.node();
         if node != self.node {
             self.node = node;
@@ -233,9 +294,12 @@ impl Proxy {
         let ranges = std::mem::replace(&mut self.ranges, self.sources.ranges());
         let plans = self.plans(services);
         if plans.is_empty() && ranges == self.ranges {
+            // Slices of no Service have changed, or the node in nothing that counts.
+            let active = self.work.as_ref().map_or([false; 2], |work| work.tables.active());
+            self.sources.health.updated(active);
             return Ok(());
         }
-        self.apply(plans, Tables::update).await
+        self.apply(plans, causes, Tables::update).await
     }
 
     fn plans(&mut self, services: BTreeSet<ObjectKey>) -> Plans {
@@ -247,7 +311,7 @@ impl Proxy {
             let service = all.get(&key);
             let families = [false, true].map(|ipv6| plan(service?, &of_service, &self.node, ipv6));
             let asked = service.and_then(|service| service.health_check_port());
-            self.health.serve(&key, asked.map(|port| (port, local_ready(&of_service, &self.node.place))));
+            self.checks.serve(&key, asked.map(|port| (port, local_ready(&of_service, &self.node.place))));
             plans.push((key, families));
         }
         plans
@@ -256,6 +320,7 @@ impl Proxy {
     async fn apply(
         &mut self,
         plans: Plans,
+        causes: Vec<(bool, Timestamp)>,
         change: fn(&mut Tables, Plans) -> Result<(), nftables::Error>,
     ) -> Result<(), Error> {
         let mut work = self.work.take().expect("no change is being applied");
@@ -263,15 +328,18 @@ impl Proxy {
         // Small changes take less time than a thread's turn, but the kernel may be busy with others' transactions.
         let (work, result) = tokio::task::spawn_blocking(move || {
             work.flows.plan(&plans);
-            let result = change(&mut work.tables, plans).and_then(|()| work.flows.clean(work.tables.socket()));
+            let metrics = work.tables.metrics.clone();
+            let result = change(&mut work.tables, plans).and_then(|()| work.flows.clean(work.tables.socket(), &metrics));
             (work, result)
         })
         .await?;
-        self.health.set_healthy(result.is_ok());
-        if let Err(error) = result {
+        if let Err(error) = &result {
             warn!(%error, "applying Services failed");
-            self.repair_at = Some(Instant::now() + RETRY_PAUSE);
-        } else if work.tables.is_doubtful {
+        } else {
+            self.sources.health.updated(work.tables.active());
+            causes.into_iter().for_each(|(ipv6, at)| work.tables.metrics.programmed(ipv6, at));
+        }
+        if result.is_err() || work.tables.is_doubtful {
             self.repair_at = Some(Instant::now() + RETRY_PAUSE);
         }
         self.work = Some(work);
@@ -289,6 +357,7 @@ impl Proxy {
         self.work = Some(work);
         let more = result.unwrap_or_else(|error| {
             warn!(%error, "taking away what no Service needs failed");
+            self.sources.options.metrics.cleanup_failed();
             self.repair_at = Some(Instant::now() + RETRY_PAUSE);
             false
         });

@@ -5,6 +5,7 @@ mod found;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::cidr::Cidr;
 use api::meta::ObjectKey;
@@ -12,6 +13,7 @@ use nftables::{Batch, Element, Error, Monitor, Socket, Value};
 use tracing::warn;
 
 use crate::endpoints::Backend;
+use crate::metrics::{Metrics, Sync};
 use crate::plan::{Frontend, Plan};
 use crate::state::{Changes, Item, State, frontend_value};
 use crate::table::{AFFINITY, Fixed, Frame, GUARD_CHAIN, RANGE_CHAIN, Shape};
@@ -34,6 +36,7 @@ pub struct Tables {
     families: [FamilyTable; 2],
     /// Ranges of cluster addresses, of both families. The next change writes what is new in them.
     pub ranges: Vec<Cidr>,
+    pub metrics: Metrics,
     /// Somebody else may have changed a table while nobody listened.
     pub is_doubtful: bool,
 }
@@ -54,7 +57,8 @@ struct FamilyTable {
 impl Tables {
     pub fn open(fixed: Fixed) -> Result<Self, Error> {
         let socket = Socket::open()?;
-        Ok(Self { fixed, socket, monitor: None, families: Default::default(), ranges: Vec::new(), is_doubtful: false })
+        let (families, ranges, metrics) = Default::default();
+        Ok(Self { fixed, socket, monitor: None, families, ranges, metrics, is_doubtful: false })
     }
 
     /// Makes somebody listen to others' changes. Must be called inside a tokio runtime.
@@ -62,6 +66,11 @@ impl Tables {
         let monitor = Arc::new(Monitor::open(&[self.socket.port()?])?);
         self.monitor = Some(monitor.clone());
         Ok(monitor)
+    }
+
+    /// Of which families there is a table, 4 and 6.
+    pub fn active(&self) -> [bool; 2] {
+        [self.families[0].is_active, self.families[1].is_active]
     }
 
     /// Brings the tables to exactly these Services, whatever is there. What is right stays untouched, so connections
@@ -86,6 +95,7 @@ impl Tables {
     fn reconcile_family(&mut self, ipv6: bool, plans: Vec<(ObjectKey, Option<Plan>)>) -> Result<(), Error> {
         let fixed = self.fixed.clone();
         let frame = Frame { fixed: &fixed, ipv6 };
+        let start = Instant::now();
         let found = Found::read(&mut self.socket, &frame)?;
         let mut state = State::new(found.as_ref().map(Found::left).unwrap_or_default());
         let mut changes = state.update(plans);
@@ -107,7 +117,10 @@ impl Tables {
         write_ranges(&mut batch, &frame, found.as_ref().map_or(&[], |found| &found.ranges), &ranges);
         // Both are as large as the table.
         drop((changes, found));
-        self.commit(&mut batch, elements)?;
+        self.commit(&mut batch, elements, &frame)?;
+        drop(batch);
+        self.metrics.synced(ipv6, Sync::Full, start.elapsed());
+        self.count(ipv6, &state);
         let sticky = state.sticky();
         self.families[usize::from(ipv6)] = FamilyTable { is_active: true, state, ranges, ..FamilyTable::default() };
         self.forget(&frame, &sticky, true)
@@ -133,6 +146,7 @@ impl Tables {
     fn update_family(&mut self, ipv6: bool, plans: Vec<(ObjectKey, Option<Plan>)>) -> Result<(), Error> {
         let fixed = self.fixed.clone();
         let frame = Frame { fixed: &fixed, ipv6 };
+        let start = Instant::now();
         let family = &mut self.families[usize::from(ipv6)];
         let changes = family.state.update(plans);
         let mut batch = Batch::new();
@@ -140,7 +154,9 @@ impl Tables {
         write_ranges(&mut batch, &frame, &family.ranges, &self.ranges);
         family.ranges.clone_from(&self.ranges);
         family.retired.retain(|shape| !changes.shapes.contains(shape));
-        self.commit(&mut batch, changes.len())?;
+        self.commit(&mut batch, changes.len(), &frame)?;
+        self.metrics.synced(ipv6, Sync::Partial, start.elapsed());
+        self.count(ipv6, &self.families[usize::from(ipv6)].state);
         if changes.forgotten.is_empty() {
             return Ok(());
         }
@@ -149,7 +165,15 @@ impl Tables {
         Ok(())
     }
 
-    fn commit(&mut self, batch: &mut Batch, elements: usize) -> Result<(), Error> {
+    fn commit(&mut self, batch: &mut Batch, elements: usize, frame: &Frame<'_>) -> Result<(), Error> {
+        let result = self.try_commit(batch, elements);
+        if result.is_err() {
+            self.metrics.failed(frame.ipv6);
+        }
+        result
+    }
+
+    fn try_commit(&mut self, batch: &mut Batch, elements: usize) -> Result<(), Error> {
         let unheard = self.monitor.clone().filter(|_| elements > HEARD_ELEMENTS_MAX);
         let Some(monitor) = unheard else { return self.socket.commit(batch) };
         let before = self.socket.generation()?;
@@ -159,6 +183,11 @@ impl Tables {
         let passed = self.socket.generation()?.wrapping_sub(before);
         self.is_doubtful |= passed > 1;
         result
+    }
+
+    fn count(&self, ipv6: bool, state: &State) {
+        let here = state.unserved_here();
+        self.metrics.no_local_endpoints(ipv6, here.internal, here.external);
     }
 
     /// Deletes clients of these frontends that are at another endpoint than one of theirs; `others`: and those of all

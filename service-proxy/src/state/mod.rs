@@ -45,7 +45,32 @@ pub struct State {
     used: HashSet<u32>,
     last: u32,
     last_owner: u32,
+    unserved_here: UnservedHere,
     left: Left,
+}
+
+/// Ports whose traffic must stay on the node and finds no endpoint there, though there are some elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnservedHere {
+    /// By their internal traffic policy.
+    pub internal: usize,
+    /// By their external traffic policy.
+    pub external: usize,
+}
+
+impl UnservedHere {
+    fn of(plan: Option<&Plan>) -> Self {
+        let mut all = Self::default();
+        for port in plan.into_iter().flat_map(|plan| &plan.ports) {
+            let drops = |is_internal: bool| {
+                let of = |entry: &&Entry| (entry.kind == Kind::Internal) == is_internal;
+                port.entries.iter().filter(of).any(|entry| entry.unserved == Some(Unserved::Dropped))
+            };
+            all.internal += usize::from(drops(true));
+            all.external += usize::from(drops(false));
+        }
+        all
+    }
 }
 
 /// A Service's wish for a key, and what the map should give for it.
@@ -59,6 +84,7 @@ struct Claim {
 struct Held {
     /// The Service among all, for as long as it is there.
     owner: u32,
+    unserved_here: UnservedHere,
     lists: Vec<(ListId, Endpoints)>,
     /// Sorted.
     claims: Box<[(Key, Option<u32>)]>,
@@ -96,6 +122,10 @@ impl State {
     /// Lengths of prefix that source ranges have.
     pub fn prefixes(&self) -> Vec<u8> {
         self.prefixes.iter().filter(|(_, count)| **count != 0).map(|(prefix, _)| *prefix).collect()
+    }
+
+    pub fn unserved_here(&self) -> UnservedHere {
+        self.unserved_here
     }
 
     /// What these Services have to be changed to; `None` for one that is gone. Each of them at most once.
@@ -174,10 +204,17 @@ impl State {
                 changes.forgotten.push((frontend, has));
             }
         }
+        let unserved_here = UnservedHere::of(plan);
+        let (all, had) = (self.unserved_here, before.unserved_here);
+        self.unserved_here = UnservedHere {
+            internal: all.internal + unserved_here.internal - had.internal,
+            external: all.external + unserved_here.external - had.external,
+        };
         if plan.is_some() {
             wanted.lists.shrink_to_fit();
+            let (owner, lists) = (before.owner, wanted.lists);
             let (claims, sticky) = (wanted.claims.into(), wanted.sticky.into());
-            self.services.insert(name, Held { owner: before.owner, lists: wanted.lists, claims, sticky });
+            self.services.insert(name, Held { owner, unserved_here, lists, claims, sticky });
         }
     }
 

@@ -79,3 +79,14 @@ fn chains_without_use_are_idle() {
     let changes = set(&mut state, "web", Some(plan_of(1, &[], &many)));
     assert_eq!(changes.shapes, [Shape::Pick(20)], "it is made again");
 }
+
+#[test]
+fn ports_without_an_endpoint_here_are_counted() {
+    let mut state = State::default();
+    let mut plan = plan_of(1, &[5, 6], &[1]);
+    plan.ports[0].entries.iter_mut().for_each(|entry| entry.unserved = Some(Unserved::Dropped));
+    set(&mut state, "web", Some(plan));
+    assert_eq!(state.unserved_here(), UnservedHere { internal: 1, external: 1 }, "a port counts once");
+    set(&mut state, "web", Some(plan_of(1, &[5, 6], &[1])));
+    assert_eq!(state.unserved_here(), UnservedHere::default());
+}

@@ -2,5 +2,7 @@
 
 mod faults;
 mod proxy;
+mod refusals;
+mod sctp;
 mod services;
 mod world;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use service_proxy::apply::{Plans, Tables};
 use service_proxy::objects::{EndpointSlice, Service};
 use service_proxy::plan::{Node, plan};
-use service_proxy::{Fixed, Flows, Place};
+use service_proxy::{Fixed, Flows, Metrics, Place};
 
 use crate::world::{NODE, Namespace};
 
@@ -79,7 +79,7 @@ impl<'a> Proxy<'a> {
         self.with(move |inner| {
             inner.flows.plan(&plans);
             inner.tables.reconcile(plans).unwrap();
-            inner.flows.clean(inner.tables.socket()).unwrap();
+            inner.flows.clean(inner.tables.socket(), &Metrics::default()).unwrap();
         });
     }
 
@@ -95,7 +95,16 @@ impl<'a> Proxy<'a> {
         self.with(move |inner| {
             inner.flows.plan(&plans);
             inner.tables.update(plans).unwrap();
-            inner.flows.clean(inner.tables.socket()).unwrap();
+            inner.flows.clean(inner.tables.socket(), &Metrics::default()).unwrap();
+        });
+    }
+
+    /// Ranges of cluster addresses, from now on.
+    pub fn set_ranges(&self, ranges: &[&str]) {
+        let ranges = ranges.iter().filter_map(|range| Cidr::parse(range)).collect();
+        self.with(move |inner| {
+            inner.tables.ranges = ranges;
+            inner.tables.update(Vec::new()).unwrap();
         });
     }
 

@@ -90,6 +90,13 @@ impl Namespace {
         self.run(move || connect(to).and_then(|mut stream| read_greeting(&mut stream)))
     }
 
+    /// How a connection fails. A client whose peer is on the same machine can be told before its first packet is off its
+    /// hands, and then takes note with the second one only, a second later (TCP over IPv6).
+    pub fn refusal(&self, to: &str) -> std::io::ErrorKind {
+        let to: SocketAddr = to.parse().expect("an address");
+        self.run(move || TcpStream::connect_timeout(&to, PATIENCE)).expect_err("a refusal").kind()
+    }
+
     pub fn open_tcp(&self, to: &str) -> std::io::Result<TcpStream> {
         let to: SocketAddr = to.parse().expect("an address");
         self.run(move || connect(to))
@@ -157,7 +164,7 @@ pub fn ask_udp(socket: &UdpSocket) -> std::io::Result<String> {
 pub struct World {
     pub node: Namespace,
     /// What is behind the node's default route.
-    _uplink: Namespace,
+    pub uplink: Namespace,
     wires: std::cell::Cell<usize>,
 }
 
@@ -177,7 +184,7 @@ impl World {
             uplink.id
         ));
         uplink.sh("ip link set eth0 up");
-        Self { node, _uplink: uplink, wires: std::cell::Cell::new(0) }
+        Self { node, uplink, wires: std::cell::Cell::new(0) }
     }
 
     /// A pod or a client outside, depending on its address.

@@ -2,34 +2,24 @@
 //! on its node. The answer is that of upstream's `healthcheck.hcHandler`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::convert::Infallible;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use api::cidr::Cidr;
 use api::meta::ObjectKey;
-use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
-/// Connections to one port at a time; more have to wait.
-const CONNECTIONS_MAX: usize = 64;
-/// How long a request's head may take.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pause after a connection could not be accepted, for want of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+use super::Health;
+use super::serve::{Answer, json, serve};
 
-#[derive(Default)]
 pub struct HealthChecks {
     servers: HashMap<ObjectKey, Server>,
-    is_healthy: Arc<AtomicBool>,
+    health: Health,
+    /// Ranges of the node's addresses that are listened on; all addresses when there are none.
+    ranges: Vec<Cidr>,
 }
 
 struct Server {
@@ -42,13 +32,12 @@ struct Server {
 struct Shared {
     service: ObjectKey,
     endpoints: AtomicUsize,
-    is_healthy: Arc<AtomicBool>,
+    health: Health,
 }
 
 impl HealthChecks {
-    /// Whether the proxy does what it should; without that every node says no.
-    pub fn set_healthy(&self, is_healthy: bool) {
-        self.is_healthy.store(is_healthy, Ordering::Relaxed);
+    pub fn new(health: Health, ranges: Vec<Cidr>) -> Self {
+        Self { servers: HashMap::new(), health, ranges }
     }
 
     /// Serves exactly these Services: port, and how many endpoints are here. A port that cannot be had is tried again
@@ -74,69 +63,60 @@ impl HealthChecks {
         let shared = Arc::new(Shared {
             service: service.clone(),
             endpoints: AtomicUsize::new(0),
-            is_healthy: self.is_healthy.clone(),
+            health: self.health.clone(),
         });
-        // Version 6 takes version 4 along where both are there.
-        let any = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))];
-        let listener = any.into_iter().map(std::net::TcpListener::bind).find(Result::is_ok);
-        let listener = listener.unwrap_or_else(|| std::net::TcpListener::bind(any[1]))?;
-        listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener)?;
+        let listeners = self.listen(port)?;
         let end = CancellationToken::new();
-        let (ended, serving) = (end.clone(), shared.clone());
-        // Ends with the guard, which the server holds.
-        drop(tokio::spawn(async move { ended.run_until_cancelled(accept(listener, serving)).await }));
+        for listener in listeners {
+            let (ended, shared) = (end.clone(), shared.clone());
+            let serving = serve(listener, move |_| answer(&shared));
+            // Ends with the guard, which the server holds.
+            drop(tokio::spawn(async move { ended.run_until_cancelled(serving).await }));
+        }
         debug!(%service, port, "answering health checks");
         Ok(Server { port, shared, _end: end.drop_guard() })
     }
-}
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut connections = tokio::task::JoinSet::new();
-    loop {
-        let Ok(permit) = room.clone().acquire_owned().await else { return };
-        while connections.try_join_next().is_some() {}
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                debug!(%error, "accepting a health check failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
+    /// Like node ports: on all addresses, or on the node's addresses of some ranges.
+    fn listen(&self, port: u16) -> std::io::Result<Vec<TcpListener>> {
+        let listen = |address: IpAddr| {
+            let listener = std::net::TcpListener::bind(SocketAddr::from((address, port)))?;
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
         };
-        let shared = shared.clone();
-        connections.spawn(async move {
-            let service = hyper::service::service_fn(move |_: Request<Incoming>| {
-                let answer = answer(&shared);
-                async move { Ok::<_, Infallible>(answer) }
-            });
-            let mut server = hyper::server::conn::http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).keep_alive(false);
-            // A client that went away has no use for an answer.
-            drop(server.serve_connection(TokioIo::new(stream), service).await);
-            drop(permit);
-        });
+        if self.ranges.is_empty() {
+            // Version 6 takes version 4 along where both are there.
+            let listener = listen(Ipv6Addr::UNSPECIFIED.into()).or_else(|_| listen(Ipv4Addr::UNSPECIFIED.into()))?;
+            return Ok(vec![listener]);
+        }
+        own_addresses(&self.ranges)?.into_iter().map(listen).collect()
     }
 }
 
-fn answer(shared: &Shared) -> Response<Full<Bytes>> {
+/// This host's addresses within the ranges, without those of a link alone.
+fn own_addresses(ranges: &[Cidr]) -> std::io::Result<Vec<IpAddr>> {
+    let of = |address: nix::sys::socket::SockaddrStorage| -> Option<IpAddr> {
+        let v4 = address.as_sockaddr_in().map(|address| address.ip().into());
+        v4.or_else(|| address.as_sockaddr_in6().map(|address| address.ip().into()))
+    };
+    let mut found: Vec<IpAddr> = nix::ifaddrs::getifaddrs()?.filter_map(|one| of(one.address?)).collect();
+    found.retain(|address| ranges.iter().any(|range| range.contains(*address)));
+    found.retain(|address| !matches!(address, IpAddr::V6(address) if address.is_unicast_link_local()));
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+fn answer(shared: &Shared) -> Answer {
     let count = shared.endpoints.load(Ordering::Relaxed);
-    let is_healthy = shared.is_healthy.load(Ordering::Relaxed);
+    let is_healthy = shared.health.is_healthy();
     let service = BTreeMap::from([("name", &shared.service.name), ("namespace", &shared.service.namespace)]);
     let body = serde_json::json!({
         "service": service,
         "localEndpoints": count,
         "serviceProxyHealthy": is_healthy,
     });
-    let status = if count != 0 && is_healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    Response::builder()
-        .status(status)
-        .header("Content-Type", "application/json")
-        .header("X-Content-Type-Options", "nosniff")
-        .header("X-Load-Balancing-Endpoint-Weight", count)
-        .body(Full::new(Bytes::from(body.to_string())))
-        .expect("these headers are valid")
+    json(count != 0 && is_healthy, &body, &[("X-Load-Balancing-Endpoint-Weight", count.to_string())])
 }
 
 #[cfg(test)]
@@ -146,7 +126,11 @@ mod tests {
     use super::*;
 
     async fn ask(port: u16) -> std::io::Result<String> {
-        let mut stream = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+        ask_at(Ipv4Addr::LOCALHOST, port).await
+    }
+
+    async fn ask_at(address: Ipv4Addr, port: u16) -> std::io::Result<String> {
+        let mut stream = tokio::net::TcpStream::connect((address, port)).await?;
         stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n").await?;
         let mut text = String::new();
         stream.read_to_string(&mut text).await?;
@@ -159,8 +143,8 @@ mod tests {
         let port = free.local_addr().unwrap().port();
         drop(free);
         let name = ObjectKey::new("default", "web");
-        let mut checks = HealthChecks::default();
-        checks.set_healthy(true);
+        let health = Health::default();
+        let mut checks = HealthChecks::new(health.clone(), Vec::new());
         checks.serve(&name, Some((port, 2)));
         let text = ask(port).await.unwrap();
         assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
@@ -174,11 +158,23 @@ mod tests {
         checks.serve(&name, Some((port, 0)));
         assert!(ask(port).await.unwrap().starts_with("HTTP/1.1 503"));
         checks.serve(&name, Some((port, 1)));
-        checks.set_healthy(false);
-        assert!(ask(port).await.unwrap().starts_with("HTTP/1.1 503"));
+        assert!(ask(port).await.unwrap().starts_with("HTTP/1.1 200"));
         checks.serve(&name, None);
         while ask(port).await.is_ok() {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn it_listens_where_node_ports_are() {
+        let free = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        // Each address of 127.0.0.0/8 is one of this host, but its interface has the first one alone.
+        let ranges = vec![Cidr::parse("127.0.0.0/8").unwrap()];
+        let mut checks = HealthChecks::new(Health::default(), ranges);
+        checks.serve(&ObjectKey::new("default", "web"), Some((port, 1)));
+        assert!(ask(port).await.unwrap().starts_with("HTTP/1.1 200"));
+        assert!(ask_at([127, 0, 0, 2].into(), port).await.is_err());
     }
 }
