@@ -131,9 +131,7 @@ fn hinted(ready: &[Candidate<'_>], place: &Place) -> Hinted {
     let all = |has: fn(&Candidate<'_>) -> bool| !ready.is_empty() && ready.iter().all(has);
     if all(|one| !one.node_hints().is_empty()) && ready.iter().any(|one| one.is_for_node(&place.node)) {
         Hinted::Node
-    } else if all(|one| !one.zone_hints().is_empty())
-        && ready.iter().any(|one| one.is_for_zone(&place.zone))
-    {
+    } else if all(|one| !one.zone_hints().is_empty()) && ready.iter().any(|one| one.is_for_zone(&place.zone)) {
         Hinted::Zone
     } else {
         Hinted::No

@@ -154,15 +154,14 @@ fn hints_count_when_every_endpoint_has_some() {
 /// Endpoints with a hint each, for nodes and for zones, as `trafficDistribution` makes the controller write them.
 fn near(endpoints: &[(&str, &str, &str)]) -> Value {
     let hint = |name: &str| if name.is_empty() { Value::Null } else { json!([{ "name": name }]) };
-    let one = |(address, node, zone): &(&str, &str, &str)| {
-        json!({ "addresses": [address], "hints": { "forNodes": hint(node), "forZones": hint(zone) } })
-    };
+    let one = |(address, node, zone): &(&str, &str, &str)| json!({ "addresses": [address], "hints": { "forNodes": hint(node), "forZones": hint(zone) } });
     slice(endpoints.iter().map(one).collect())
 }
 
 #[test]
 fn the_same_node_is_preferred_to_the_same_zone_and_that_to_all() {
-    let used = |endpoints: &[(&str, &str, &str)], expected: Expect| check(service(json!({})), &[near(endpoints)], expected);
+    let used =
+        |endpoints: &[(&str, &str, &str)], expected: Expect| check(service(json!({})), &[near(endpoints)], expected);
     let all = [("10.244.0.5", "here", "z1"), ("10.244.0.6", "there", "z1"), ("10.244.1.5", "far", "z2")];
     used(
         &all,

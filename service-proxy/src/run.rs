@@ -22,10 +22,10 @@ use crate::flows::Flows;
 use crate::health::{Health, HealthChecks, serve_node};
 use crate::metrics::Metrics;
 use crate::objects::{BY_SERVICE, EndpointSlice, NodeObject, Service, ServiceRanges, ZONE_LABEL};
-use api::cidr::Cidr;
 use crate::plan::{Node, plan};
 use crate::settings;
 use crate::table::Fixed;
+use api::cidr::Cidr;
 
 /// Pause after a refused transaction, or after a repair, before the tables are looked at as a whole again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -181,8 +181,7 @@ impl Sources {
     /// Ranges of cluster addresses, in order.
     fn ranges(&self) -> Vec<Cidr> {
         let all = self.ranges.snapshot();
-        let mut ranges: Vec<Cidr> =
-            all.iter().flat_map(|object| object.spec.cidrs.iter().copied()).collect();
+        let mut ranges: Vec<Cidr> = all.iter().flat_map(|object| object.spec.cidrs.iter().copied()).collect();
         ranges.sort_unstable();
         ranges.dedup();
         ranges
@@ -329,7 +328,8 @@ impl Proxy {
         let (work, result) = tokio::task::spawn_blocking(move || {
             work.flows.plan(&plans);
             let metrics = work.tables.metrics.clone();
-            let result = change(&mut work.tables, plans).and_then(|()| work.flows.clean(work.tables.socket(), &metrics));
+            let result =
+                change(&mut work.tables, plans).and_then(|()| work.flows.clean(work.tables.socket(), &metrics));
             (work, result)
         })
         .await?;

@@ -22,7 +22,8 @@ cargo xtask COMMAND
                       boot a server and agents as virtual machines, installed by cloud-init, and check the cluster
   vm exec MACHINE COMMAND..., vm stop
                       work with, and end, machines that were kept
-  bench [NAME...]     measure: binary, startup, first-pod, idle, pods, memory, creates, list (release build; run it alone)
+  bench [NAME...]     measure: binary, startup, first-pod, idle, pods, memory, creates, list, dns, services (release
+                      build; run it alone)
   bench scale [--nodes N] [--pods N]
                       the same with many simulated nodes: 500 and 5000 unless given
 
@@ -53,13 +54,23 @@ fn run() -> Result<()> {
     }
 }
 
+/// The service proxy's cost, which its own crate measures.
+const SERVICES: &str = "services";
+
 /// Builds for release and measures with real processes.
 fn bench(names: &[&str]) -> Result<()> {
     tests::packages::install(&[tests::packages::RUN])?;
+    if names.is_empty() || names.contains(&SERVICES) {
+        cargo::run(&["bench", "--quiet", "--package", "service-proxy"], &[])?;
+    }
+    let others: Vec<&str> = names.iter().copied().filter(|name| *name != SERVICES).collect();
+    if others.is_empty() && !names.is_empty() {
+        return Ok(());
+    }
     cargo::run(&["build", "--release", "--package", "keelson"], &[])?;
     let binary = cargo::binary("release", "keelson");
     let mut args = vec!["bench", "--quiet", "--package", "tests", "--bench", "cluster", "--"];
-    args.extend(names);
+    args.extend(others);
     cargo::run(&args, &[("KEELSON_BINARY", &binary.to_string_lossy())])
 }
 

@@ -205,7 +205,9 @@ impl Tables {
                 let mut of_node = own.to_vec();
                 of_node[..address].fill(0);
                 let has = [own.to_vec(), of_node].into_iter().find_map(|key| frontends.get(&Value(key)));
-                has.map_or(others, |has| found::value(client).and_then(found::backend).is_none_or(|at| !has.contains(&at)))
+                has.map_or(others, |has| {
+                    found::value(client).and_then(found::backend).is_none_or(|at| !has.contains(&at))
+                })
             });
             let mut batch = Batch::new();
             batch.delete_elements(table, AFFINITY, clients.into_iter().map(|client| Element::new(client.key)));

@@ -60,11 +60,8 @@ impl HealthChecks {
     }
 
     fn start(&self, service: &ObjectKey, port: u16) -> std::io::Result<Server> {
-        let shared = Arc::new(Shared {
-            service: service.clone(),
-            endpoints: AtomicUsize::new(0),
-            health: self.health.clone(),
-        });
+        let shared =
+            Arc::new(Shared { service: service.clone(), endpoints: AtomicUsize::new(0), health: self.health.clone() });
         let listeners = self.listen(port)?;
         let end = CancellationToken::new();
         for listener in listeners {

@@ -16,7 +16,6 @@
 //! Two lookups of one packet may fall on both sides of a transaction. A random number that is no longer in the list
 //! gets the list's first endpoint; failing that, the packet is dropped, and its sender tries again.
 
-
 mod expressions;
 mod map;
 mod rules;

@@ -205,7 +205,6 @@ impl Frame<'_> {
         }
     }
 
-
     /// The rules of [`GUARD_CHAIN`]: one for each length of prefix that source ranges have.
     pub fn guard_rules(&self, prefixes: impl IntoIterator<Item = u8>) -> Vec<Rule> {
         let mut rules = Vec::new();

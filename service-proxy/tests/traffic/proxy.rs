@@ -68,14 +68,21 @@ struct Inner {
 impl<'a> Proxy<'a> {
     /// As after a start of the process: nothing is known but what the kernel has.
     pub fn start(node: &'a Namespace, all: &[Given]) -> Self {
+        Self::start_with(node, all.iter().map(planned).collect())
+    }
+
+    pub fn start_with(node: &'a Namespace, plans: Plans) -> Self {
         let inner = node.run(|| Inner { tables: Tables::open(fixed()).unwrap(), flows: Flows::default() });
         let proxy = Self { node, inner: Arc::new(Mutex::new(inner)) };
-        proxy.reconcile(all);
+        proxy.reconcile_with(plans);
         proxy
     }
 
     pub fn reconcile(&self, all: &[Given]) {
-        let plans = all.iter().map(planned).collect();
+        self.reconcile_with(all.iter().map(planned).collect());
+    }
+
+    fn reconcile_with(&self, plans: Plans) {
         self.with(move |inner| {
             inner.flows.plan(&plans);
             inner.tables.reconcile(plans).unwrap();
@@ -126,11 +133,26 @@ impl<'a> Proxy<'a> {
 }
 
 pub fn planned(given: &Given) -> (ObjectKey, [Option<service_proxy::plan::Plan>; 2]) {
-    let service: Service = serde_json::from_value(given.service.clone()).expect("a Service");
-    let slices: Vec<EndpointSlice> =
-        given.slices.iter().map(|slice| serde_json::from_value(slice.clone()).expect("an EndpointSlice")).collect();
-    let slices: Vec<&EndpointSlice> = slices.iter().collect();
-    let place = Place { node: "here".into(), zone: String::new() };
-    let node = Node { place, dns: None, addresses: vec![NODE.parse().unwrap()] };
-    (service.key(), [false, true].map(|ipv6| plan(&service, &slices, &node, ipv6)))
+    decoded(given).plan()
+}
+
+/// What a proxy's caches hold of a Service.
+pub struct Decoded {
+    service: Service,
+    slices: Vec<EndpointSlice>,
+}
+
+pub fn decoded(given: &Given) -> Decoded {
+    let service = serde_json::from_value(given.service.clone()).expect("a Service");
+    let slice = |slice: &Value| serde_json::from_value(slice.clone()).expect("an EndpointSlice");
+    Decoded { service, slices: given.slices.iter().map(slice).collect() }
+}
+
+impl Decoded {
+    pub fn plan(&self) -> (ObjectKey, [Option<service_proxy::plan::Plan>; 2]) {
+        let slices: Vec<&EndpointSlice> = self.slices.iter().collect();
+        let place = Place { node: "here".into(), zone: String::new() };
+        let node = Node { place, dns: None, addresses: vec![NODE.parse().unwrap()] };
+        (self.service.key(), [false, true].map(|ipv6| plan(&self.service, &slices, &node, ipv6)))
+    }
 }

@@ -99,11 +99,9 @@ fn nobody_else_reaches_the_hosts_loopback() {
     let (world, _pod, _client) = world();
     let neighbour = world.attach("192.0.2.10", None);
     // Its kernel lets it send to 127.0.0.1 by the wire.
-    neighbour.sh(
-        "ip addr del 127.0.0.1/8 dev lo; sysctl -qw net.ipv4.conf.all.route_localnet=1
+    neighbour.sh("ip addr del 127.0.0.1/8 dev lo; sysctl -qw net.ipv4.conf.all.route_localnet=1
          ip route del local 127.0.0.0/8 dev lo table local 2>/dev/null || true
-         ip route add 127.0.0.1/32 via 169.254.1.1 dev eth0 src 192.0.2.10",
-    );
+         ip route add 127.0.0.1/32 via 169.254.1.1 dev eth0 src 192.0.2.10");
     world.node.serve_tcp("private", "127.0.0.1:7000");
     assert!(neighbour.ask_tcp("127.0.0.1:7000").is_ok(), "without the proxy's rule it would get there");
     let _proxy = Proxy::start(&world.node, &[given(true)]);

@@ -140,10 +140,7 @@ fn sctp_goes_through_a_service() {
     serve(&pod, "a", true);
     let ports = json!([{ "name": "http", "protocol": "SCTP", "port": 80, "nodePort": 30080 }]);
     let spec = json!({ "type": "NodePort", "ports": ports, "clusterIPs": ["10.96.0.7", "fd00:96::7"] });
-    let slices = vec![
-        slice("web", "SCTP", &[("10.244.0.2", "here")]),
-        slice("web", "SCTP", &[("fd00:10::2", "here")]),
-    ];
+    let slices = vec![slice("web", "SCTP", &[("10.244.0.2", "here")]), slice("web", "SCTP", &[("fd00:10::2", "here")])];
     let mut given = Given { service: service("web", spec), slices };
     let proxy = Proxy::start(&world.node, &[given.clone()]);
     let [v4, v6]: [IpAddr; 2] = ["10.96.0.7", "fd00:96::7"].map(|address| address.parse().unwrap());

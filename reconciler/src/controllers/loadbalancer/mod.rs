@@ -1,6 +1,7 @@
 //! Load balancers without a cloud: gives Services of type LoadBalancer the addresses of the nodes, or addresses of a
 //! pool that the network brings to the nodes. The proxy on each node serves them, so nothing else has to be set up, and
 //! node ports are not needed (`allocateLoadBalancerNodePorts`). Services with a class belong to another controller.
+//! A Service whose traffic stays on the node it comes to has the addresses of nodes with a ready endpoint.
 //! All Services share one key, because two decisions at a time could give one address twice.
 
 pub mod plan;
@@ -9,22 +10,25 @@ use api_client::events::ObjectReference;
 use api_client::{Cache, Object, ObjectKey, Patch};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
 
 pub use plan::{BadRange, Pool};
 
+use crate::controllers::endpointslice::plan::SERVICE_NAME_LABEL;
 use crate::engine::{Caches, Controller, Done, Error, Inputs, Output, Work};
-use crate::objects::Node;
+use crate::objects::{Node, label_of};
 
 pub struct LoadBalancers {
     services: Cache<Service>,
     nodes: Cache<Node>,
+    slices: Cache<EndpointSlice>,
     pool: Pool,
 }
 
 impl LoadBalancers {
     pub fn new(caches: &Caches, pool: Pool) -> Self {
-        Self { services: caches.get(), nodes: caches.get(), pool }
+        Self { services: caches.get(), nodes: caches.get(), slices: caches.get(), pool }
     }
 
     async fn set(&self, service: &Service, addresses: &[std::net::IpAddr], work: &Work) -> Result<(), Error> {
@@ -69,6 +73,17 @@ impl Controller for LoadBalancers {
                 wake(ObjectKey::default());
             }
         });
+        let services = self.services.clone();
+        inputs.watch(&self.slices, move |change, wake| {
+            let nodes = |slice: &EndpointSlice| plan::nodes_of(slice);
+            let Some(slice) = change.new.as_ref().or(change.old.as_ref()) else { return };
+            let Some(name) = label_of(&slice.metadata, SERVICE_NAME_LABEL) else { return };
+            let service = services.get(&ObjectKey::new(change.key.namespace.as_str(), name));
+            let stays = service.is_some_and(|service| plan::is_ours(&service) && plan::stays_on_node(&service));
+            if stays && change.old.as_deref().map(nodes) != change.new.as_deref().map(nodes) {
+                wake(ObjectKey::default());
+            }
+        });
     }
 
     fn outputs(&self) -> &'static [Output] {
@@ -79,7 +94,14 @@ impl Controller for LoadBalancers {
     async fn reconcile(&self, _: &ObjectKey, work: &Work) -> Result<Done, Error> {
         let (services, nodes) = (self.services.snapshot(), self.nodes.snapshot());
         let nodes: Vec<&Node> = nodes.iter().map(AsRef::as_ref).collect();
-        for given in plan::plan(services.iter().map(AsRef::as_ref), &nodes, &self.pool) {
+        let slices = self.slices.snapshot();
+        let mut local = services.iter().filter(|service| plan::is_ours(service) && plan::stays_on_node(service));
+        // Whoever has no such Service does not pay for it.
+        let serving = match local.next() {
+            Some(_) => plan::Serving::of(slices.iter().map(AsRef::as_ref)),
+            None => plan::Serving::default(),
+        };
+        for given in plan::plan(services.iter().map(AsRef::as_ref), &nodes, &serving, &self.pool) {
             self.set(given.service, &given.addresses, work).await?;
             if let Some(reason) = given.refused {
                 let message = format!("No load balancer address: {reason}");

@@ -1,13 +1,15 @@
 //! Which address each Service of type LoadBalancer gets. Pure: the same Services and nodes give the same addresses, and
 //! an address that a Service has stays with it as long as it may have it.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use api::cidr::Cidr;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use crate::objects::Node;
+use crate::controllers::endpointslice::plan::SERVICE_NAME_LABEL;
+use crate::objects::{Node, label_of};
 
 /// Nodes with this label take no traffic from balancers (`v1.LabelNodeExcludeBalancers`).
 const EXCLUDED_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
@@ -63,7 +65,12 @@ pub struct Given<'a> {
 }
 
 /// Services that are this controller's, in the order in which they are served: the oldest first.
-pub fn plan<'a>(services: impl Iterator<Item = &'a Service>, nodes: &[&Node], pool: &Pool) -> Vec<Given<'a>> {
+pub fn plan<'a>(
+    services: impl Iterator<Item = &'a Service>,
+    nodes: &[&Node],
+    serving: &Serving,
+    pool: &Pool,
+) -> Vec<Given<'a>> {
     let mut ours: Vec<&Service> = services.filter(|service| is_ours(service)).collect();
     ours.sort_by_key(|service| {
         let metadata = &service.metadata;
@@ -71,7 +78,7 @@ pub fn plan<'a>(services: impl Iterator<Item = &'a Service>, nodes: &[&Node], po
     });
     match pool {
         Pool::None => Vec::new(),
-        Pool::Nodes => of_nodes(&ours, nodes),
+        Pool::Nodes => of_nodes(&ours, nodes, serving),
         Pool::Ranges(ranges) => of_ranges(&ours, ranges),
     }
 }
@@ -83,6 +90,46 @@ pub fn is_ours(service: &Service) -> bool {
     is_balanced && spec.load_balancer_class.is_none() && service.metadata.deletion_timestamp.is_none()
 }
 
+/// Keeps what comes from outside on the node it comes to, so that nodes without an endpoint drop it.
+pub fn stays_on_node(service: &Service) -> bool {
+    let policy = service.spec.as_ref().and_then(|spec| spec.external_traffic_policy.as_deref());
+    policy == Some("Local")
+}
+
+/// Names of nodes that have a ready endpoint, by namespace and name of the Service.
+#[derive(Debug, Default)]
+pub struct Serving(HashMap<(String, String), BTreeSet<String>>);
+
+impl Serving {
+    pub fn of<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> Self {
+        let mut all = Self::default();
+        for slice in slices {
+            let Some(service) = label_of(&slice.metadata, SERVICE_NAME_LABEL) else { continue };
+            let key = (slice.metadata.namespace.clone().unwrap_or_default(), service.to_owned());
+            all.0.entry(key).or_default().extend(nodes_of(slice));
+        }
+        all
+    }
+
+    fn has(&self, service: &Service, node: &Node) -> bool {
+        self.nodes(service).is_some_and(|nodes| nodes.contains(&node.metadata.name))
+    }
+
+    fn nodes(&self, service: &Service) -> Option<&BTreeSet<String>> {
+        let metadata = &service.metadata;
+        self.0.get(&(metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default()))
+    }
+}
+
+/// Names of nodes that have a ready endpoint of this slice.
+pub fn nodes_of(slice: &EndpointSlice) -> BTreeSet<String> {
+    let is_ready = |conditions: &Option<k8s_openapi::api::discovery::v1::EndpointConditions>| {
+        conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
+    };
+    let ready = slice.endpoints.iter().flatten().filter(|endpoint| is_ready(&endpoint.conditions));
+    ready.filter_map(|endpoint| endpoint.node_name.clone()).collect()
+}
+
 /// The addresses a Service has by its status.
 pub fn has(service: &Service) -> Vec<IpAddr> {
     let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
@@ -90,12 +137,16 @@ pub fn has(service: &Service) -> Vec<IpAddr> {
     ingress.filter_map(|ingress| ingress.ip.as_ref()?.parse().ok()).collect()
 }
 
-fn of_nodes<'a>(services: &[&'a Service], nodes: &[&Node]) -> Vec<Given<'a>> {
+fn of_nodes<'a>(services: &[&'a Service], nodes: &[&Node], serving: &Serving) -> Vec<Given<'a>> {
     let takes = |node: &&&Node| {
         let is_ready = node.condition("Ready").is_some_and(|condition| condition.status == "True");
         is_ready && !node.metadata.labels.contains_key(EXCLUDED_LABEL)
     };
-    let all: BTreeSet<IpAddr> = nodes.iter().filter(takes).flat_map(|node| node_addresses(node)).collect();
+    let nodes: Vec<&Node> = nodes.iter().filter(takes).copied().collect();
+    let addresses_of = |wanted: &dyn Fn(&Node) -> bool| -> BTreeSet<IpAddr> {
+        nodes.iter().filter(|node| wanted(node)).flat_map(|node| node_addresses(node)).collect()
+    };
+    let all = addresses_of(&|_| true);
     let mut taken = HashSet::new();
     services
         .iter()
@@ -106,7 +157,13 @@ fn of_nodes<'a>(services: &[&'a Service], nodes: &[&Node]) -> Vec<Given<'a>> {
                 return Given { service, addresses: Vec::new(), refused };
             }
             taken.extend(ports);
-            let addresses = all.iter().copied().filter(|address| wants_family(service, *address)).collect();
+            let mut addresses = BTreeSet::new();
+            if stays_on_node(service) {
+                addresses = addresses_of(&|node| serving.has(service, node));
+            }
+            // Where no node has an endpoint, none is better than another: the Service keeps an address.
+            let addresses = if addresses.is_empty() { all.clone() } else { addresses };
+            let addresses = addresses.into_iter().filter(|address| wants_family(service, *address)).collect();
             Given { service, addresses, refused: None }
         })
         .collect()
@@ -227,9 +284,19 @@ mod tests {
     }
 
     fn check(services: &[Service], nodes: &[Node], pool: &[&str], expected: &[(&str, &str)]) {
+        check_with(services, nodes, &[], pool, expected);
+    }
+
+    fn check_with(
+        services: &[Service],
+        nodes: &[Node],
+        slices: &[EndpointSlice],
+        pool: &[&str],
+        expected: &[(&str, &str)],
+    ) {
         let pool: Vec<String> = pool.iter().map(|&text| text.to_owned()).collect();
         let nodes: Vec<&Node> = nodes.iter().collect();
-        let plan = plan(services.iter(), &nodes, &Pool::try_from(&*pool).unwrap());
+        let plan = plan(services.iter(), &nodes, &Serving::of(slices.iter()), &Pool::try_from(&*pool).unwrap());
         let found: Vec<(String, String)> = plan
             .iter()
             .map(|given| {
@@ -265,6 +332,34 @@ mod tests {
         ];
         check(&services, &nodes, &[], &expected);
         check(&services, &nodes, &["none"], &[]);
+    }
+
+    #[test]
+    fn a_service_that_stays_on_its_node_names_nodes_that_serve_it() {
+        let nodes = [
+            node("a", "True", &[("InternalIP", "10.0.0.1")], json!({})),
+            node("b", "True", &[("InternalIP", "10.0.0.2")], json!({})),
+            node("c", "False", &[("InternalIP", "10.0.0.3")], json!({})),
+        ];
+        let local = |name: &str, port: u16| {
+            service(name, 1, json!({ "externalTrafficPolicy": "Local", "ports": [{ "port": port }] }), &[])
+        };
+        let endpoint = |node: &str, ready: bool| json!({ "nodeName": node, "conditions": { "ready": ready } });
+        let slice = |service: &str, endpoints: Value| -> EndpointSlice {
+            let labels = json!({ "kubernetes.io/service-name": service });
+            serde_json::from_value(json!({ "metadata": { "labels": labels }, "addressType": "IPv4",
+                "endpoints": endpoints, "ports": [] }))
+            .unwrap()
+        };
+        let services =
+            [local("one", 80), local("unready", 81), service("any", 2, json!({ "ports": [{ "port": 82 }] }), &[])];
+        let slices = [
+            slice("one", json!([endpoint("a", false), endpoint("b", true), endpoint("c", true)])),
+            slice("unready", json!([endpoint("a", false)])),
+            slice("any", json!([endpoint("b", true)])),
+        ];
+        let expected = [("one", "10.0.0.2"), ("unready", "10.0.0.1 10.0.0.2"), ("any", "10.0.0.1 10.0.0.2")];
+        check_with(&services, &nodes, &slices, &[], &expected);
     }
 
     #[test]
