@@ -7,6 +7,8 @@ use serde_json::Value;
 pub enum ErrorKind {
     Required,
     Invalid,
+    /// An object or list is wrong as a whole: its value is not shown (`OmitValueType`).
+    InvalidWhole,
     NotSupported,
     Duplicate,
     Forbidden,
@@ -22,7 +24,7 @@ impl ErrorKind {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Required => "FieldValueRequired",
-            Self::Invalid => "FieldValueInvalid",
+            Self::Invalid | Self::InvalidWhole => "FieldValueInvalid",
             Self::NotSupported => "FieldValueNotSupported",
             Self::Duplicate => "FieldValueDuplicate",
             Self::Forbidden => "FieldValueForbidden",
@@ -37,7 +39,7 @@ impl ErrorKind {
     fn text(self) -> &'static str {
         match self {
             Self::Required => "Required value",
-            Self::Invalid | Self::TypeInvalid => "Invalid value",
+            Self::Invalid | Self::InvalidWhole | Self::TypeInvalid => "Invalid value",
             Self::NotSupported => "Unsupported value",
             Self::Duplicate => "Duplicate value",
             Self::Forbidden => "Forbidden",
@@ -85,7 +87,12 @@ impl Error {
     pub fn body(&self) -> String {
         let shows_value = !matches!(
             self.kind,
-            ErrorKind::Required | ErrorKind::Forbidden | ErrorKind::TooLong | ErrorKind::TooMany | ErrorKind::Internal
+            ErrorKind::Required
+                | ErrorKind::InvalidWhole
+                | ErrorKind::Forbidden
+                | ErrorKind::TooLong
+                | ErrorKind::TooMany
+                | ErrorKind::Internal
         );
         let mut out = self.kind.text().to_owned();
         if shows_value {

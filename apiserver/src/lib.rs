@@ -19,6 +19,7 @@ mod deletion_rules;
 pub mod discovery;
 pub mod encode;
 pub mod endpoint;
+mod expressions;
 pub mod health;
 pub mod kubeconfig;
 pub mod metrics;

@@ -48,6 +48,9 @@ impl Substitution {
             (Type::Map(a, b), Type::Map(c, d)) => self.unify(a, c) && self.unify(b, d),
             (Type::Null, other) | (other, Type::Null) => nullable(other),
             (Type::Object(a), Type::Object(b)) => a.name == b.name,
+            (Type::Object(object), Type::Named(name)) | (Type::Named(name), Type::Object(object)) => {
+                object.name == *name
+            }
             (a, b) => a == b,
         }
     }

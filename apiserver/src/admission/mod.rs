@@ -1,15 +1,16 @@
 //! Admission: the fixed chain of plugins that may change (mutate) or refuse (validate) a write. The order is upstream's;
 //! each plugin is one file and says what it concerns itself with.
 //!
-//! Webhooks and policies come between the built-in mutating plugins and the allocation, and before the quota: the two
-//! comments in [`Chain`] mark the places.
+//! Policies and webhooks come between the built-in mutating plugins and the allocation, and before the quota.
 
 mod certificates;
 mod default_class;
 mod limit_ranger;
+mod matching;
 mod namespace_lifecycle;
 mod node_restriction;
 mod pod_security;
+pub mod policy;
 mod priority;
 mod quota;
 mod rbac_escalation;
@@ -17,6 +18,7 @@ mod runtime_class;
 mod service_account;
 mod small;
 mod storage;
+mod webhook;
 
 use serde_json::Value;
 
@@ -117,6 +119,7 @@ const VALIDATING: &[Validate] = &[
 #[derive(Debug, Default)]
 pub struct Chain {
     services: service::Allocator,
+    policies: policy::Policies,
     quota: quota::Quota,
 }
 
@@ -127,7 +130,8 @@ impl Chain {
         for plugin in MUTATING {
             plugin(server, request)?;
         }
-        // Mutating policies and webhooks belong here.
+        self.policies.mutate(server, request)?;
+        webhook::mutate(server, request).await?;
         self.services.admit(server, request)
     }
 
@@ -135,7 +139,9 @@ impl Chain {
         for plugin in VALIDATING {
             plugin(server, request)?;
         }
-        // Validating policies and webhooks belong here. The quota is last: what it counts must then be written.
+        self.policies.validate(server, request)?;
+        webhook::validate(server, request).await?;
+        // The quota is last: what it counts must then be written.
         self.quota.validate(server, request).await
     }
 }

@@ -5,6 +5,7 @@
 
 mod facts;
 mod plan;
+mod rules;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::server::Server;
 
 pub use facts::{Facts, Known};
 pub use plan::{CLEANUP_FINALIZER, terminating, with_condition};
+pub use rules::check as check_rules;
 
 const GROUP: &str = "apiextensions.k8s.io";
 const PLURAL: &str = "customresourcedefinitions";
@@ -78,7 +80,8 @@ fn serve(server: &Server, builtin: &Catalogue, definitions: &[Value], compiled: 
     }
     let live: Vec<&str> = definitions.iter().map(meta::name).collect();
     compiled.retain(|name, _| live.contains(&name.as_str()));
-    server.definitions.store(Arc::new(Known::of(definitions)));
+    let known = Known::of(definitions, &server.definitions.load());
+    server.definitions.store(Arc::new(known));
     let next = builtin.with(rows);
     let same = {
         let now = server.catalogue.load();

@@ -20,6 +20,7 @@ use crate::server::Server;
 use crate::special::Special;
 
 pub use connection::{Error, NodeClient};
+pub use proxy::service_endpoint;
 
 pub static SPECIAL: &[Special] = &[
     row("pods", "log", |server, call, body| streams::log(server, call, body)),

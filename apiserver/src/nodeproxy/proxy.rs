@@ -82,6 +82,21 @@ pub fn service(server: Arc<Server>, call: Call, body: Body) -> Answer {
     })
 }
 
+/// An endpoint behind a port of a Service, for calls of this server's own.
+pub fn service_endpoint(server: &Server, namespace: &str, name: &str, port: u16) -> Result<(String, u16), String> {
+    let key = format!("{namespace}/{name}");
+    let found = server.resource("", "services").and_then(|(_, cache)| cache.snapshot().get(&key).map(|i| i.value()));
+    let service = found.ok_or_else(|| format!("service {name:?} not found"))?;
+    let text = port.to_string();
+    let port_name =
+        service_port(&service, &Named { https: true, name, port: &text }).map_err(|status| status.message)?;
+    let endpoints = ready(&slices(server, namespace, name), &port_name);
+    if endpoints.is_empty() {
+        return Err(format!("no endpoints available for service {name:?}"));
+    }
+    Ok(endpoints[rand::rng().random_range(0..endpoints.len())].clone())
+}
+
 /// The name of the Service port meant: by name or number, or the only one.
 fn service_port(service: &Value, named: &Named<'_>) -> Result<String, Status> {
     let ports = service["spec"]["ports"].as_array().map_or(&[][..], Vec::as_slice);

@@ -4,6 +4,7 @@ mod bad_input;
 mod custom;
 mod lists;
 mod nodes;
+mod policies;
 mod rig;
 mod rows;
 mod subresources;

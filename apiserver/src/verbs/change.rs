@@ -192,6 +192,9 @@ fn prepare(target: &mut Target, new: Value, old: &Value) -> Result<Value, Status
     let broken = target.schema_errors(&new);
     let before = if broken.is_empty() { Vec::new() } else { target.schema_errors(old) };
     errors.extend(broken.into_iter().filter(|error| !before.contains(error)));
+    if errors.is_empty() {
+        errors = target.expression_errors(&new, Some(old));
+    }
     if !errors.is_empty() {
         return Err(Status::invalid(&target.storage.group, &target.storage.kind, target.name(), &errors));
     }

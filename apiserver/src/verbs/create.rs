@@ -103,6 +103,9 @@ async fn store(target: &mut Target, mut object: Value, admission: &Admission<'_>
     strategy.prepare_create(&mut object, &target.context(Verb::Create));
     let mut errors = strategy.validate_create(&object, &target.context(Verb::Create));
     errors.extend(target.schema_errors(&object));
+    if errors.is_empty() {
+        errors = target.expression_errors(&object, None);
+    }
     if !errors.is_empty() {
         return Err(Status::invalid(&target.storage.group, &target.storage.kind, meta::name(&object), &errors));
     }

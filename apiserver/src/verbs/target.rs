@@ -16,6 +16,7 @@ use crate::cache::ResourceCache;
 use crate::convert;
 use crate::definitions::Facts;
 use crate::encode::Form;
+use crate::expressions;
 use crate::request::{Call, cut};
 use crate::server::Server;
 
@@ -138,6 +139,11 @@ impl Target {
             true => api::schema::validate(self.storage.schema(), object),
             false => Vec::new(),
         }
+    }
+
+    /// What is wrong with the expressions an object about to be stored holds, or by the rules of its definition.
+    pub fn expression_errors(&self, object: &Value, old: Option<&Value>) -> Vec<api::field::Error> {
+        expressions::errors(self, object, old)
     }
 
     /// Dotted paths that this endpoint's writers never own.
