@@ -53,6 +53,8 @@ struct Known {
 
 const TRAVERSAL: f64 = 0.1;
 const PATTERN: f64 = 0.25;
+/// Characters of what `string()` makes of anything but a text.
+const SCALAR_TEXT_MAX: u64 = 64;
 
 pub fn estimate(expr: &Expr) -> Estimate {
     Estimator { sizes: HashMap::new() }.expr(expr).cost
@@ -181,7 +183,9 @@ fn function_cost(function: &str, call: &Call, args: &[Known]) -> (Estimate, Opti
         "lowerAscii" | "upperAscii" | "substring" | "trim" | "url" | "bytes" | "jsonpatch.escapeKey" => {
             (traverse(first, 1.0), Some(first))
         }
-        "string" => (traverse(first, 1.0), is_text(call.args.first()).then_some(first)),
+        "string" if is_text(call.args.first()) => (traverse(first, 1.0), Some(first)),
+        // Numbers, truth values, times and the like have short texts.
+        "string" => (one, Some(Estimate::up_to(SCALAR_TEXT_MAX))),
         "replace" => (traverse(first, 2.0), Some(Estimate::up_to(first.max.saturating_mul(size(2).max.max(1))))),
         "split" => (traverse(first, 2.0), Some(Estimate::up_to(first.max))),
         "join" => {
