@@ -1,12 +1,14 @@
 //! What an agent is told at start. Everything two agents on one host must not share is an option here.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
 };
 
 use k8s_openapi::api::core::v1::Taint;
+use tokio::sync::watch;
 
 use crate::{certificates::Certificates, guard::Guard, node::Thresholds};
 
@@ -81,6 +83,8 @@ pub struct Options {
     pub pause_command: Vec<String>,
     /// Protects pods' addresses before containers start.
     pub guard: Option<Arc<dyn Guard>>,
+    /// Where the agent tells addresses of its pods that were ready and are no longer, for whoever sends them connections.
+    pub unready: watch::Sender<Arc<BTreeSet<IpAddr>>>,
     /// Where the agent tells how far it is.
     pub progress: crate::Progress,
 }
@@ -124,6 +128,7 @@ impl Options {
             client_ca: None,
             pause_command: vec![pause, "pause".into()],
             guard: None,
+            unready: watch::Sender::default(),
             progress: crate::Progress::default(),
         }
     }

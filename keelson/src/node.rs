@@ -1,5 +1,6 @@
 //! The node part of the process: the agent and the service proxy, and the commands that work on this node.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use anyhow::{Context, Result};
 use api_client::Client;
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 use tracing::warn;
 
 use crate::args;
@@ -92,19 +94,20 @@ pub fn start_parts(
     };
     let (client, stop) = (clients.proxy.clone(), parts.stop.clone());
     parts.spawn("network policies", async move { Ok(network_policy::run(client, policies, arrivals, stop).await?) });
+    let unready = options.unready.subscribe();
     parts.agent = Some(options.progress.clone());
     let (client, stop) = (clients.node.clone(), parts.stop.clone());
     parts.spawn("agent", async move { Ok(agent::run(client, options, stop).await?) });
     let (client, stop) = (clients.proxy.clone(), parts.stop.clone());
     parts.spawn("pod network", async move { Ok(agent::network::run(client, network, stop).await?) });
-    start_proxy(cluster, clients.proxy.clone(), name, dns, data_dir, parts)
+    start_proxy(cluster, clients.proxy.clone(), name, (dns, unready), data_dir, parts)
 }
 
 fn start_proxy(
     cluster: &Cluster,
     client: Client,
     node_name: String,
-    dns: Option<SocketAddrV4>,
+    (dns, unready): (Option<SocketAddrV4>, watch::Receiver<Arc<BTreeSet<IpAddr>>>),
     data_dir: &Path,
     parts: &mut Parts,
 ) -> Result<()> {
@@ -117,6 +120,7 @@ fn start_proxy(
     let options = service_proxy::Options {
         node_name,
         dns,
+        unready,
         table: table(data_dir, &cluster.pod_cidrs, &cluster.node_ports),
         healthz: cluster.proxy.healthz()?,
         metrics,

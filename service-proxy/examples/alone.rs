@@ -1,7 +1,7 @@
 //! The service proxy alone, for the network namespace it is started in, as upstream's kube-proxy runs:
 //! `alone KUBECONFIG NODE POD_RANGE[,POD_RANGE]`. Health is on port 10256. Made for comparisons; tables stay at its end.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use api_client::{Client, kubeconfig, transport::Remote};
 use service_proxy::{Fixed, Metrics, Options};
@@ -24,6 +24,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         },
         healthz: Some(([0, 0, 0, 0], 10256).into()),
         metrics: Metrics::default(),
+        unready: tokio::sync::watch::channel(Arc::default()).1,
     };
     Ok(service_proxy::run(Client::new(remote, "alone"), options, CancellationToken::new()).await?)
 }

@@ -1,7 +1,9 @@
 //! Which endpoints of a Service port this node uses: by readiness, place and hints. Pure. The rules are those of
 //! upstream's `proxy.CategorizeEndpoints`.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::objects::{Endpoint, EndpointSlice, Named, ServicePort};
 
@@ -18,6 +20,9 @@ pub struct Place {
     pub node: String,
     /// Empty when nothing says.
     pub zone: String,
+    /// Addresses of pods here that have stopped taking connections, as the node itself knows: before the API server
+    /// does, and without it.
+    pub unready: Arc<BTreeSet<IpAddr>>,
 }
 
 /// Endpoints of one Service port, each list in order and without repetition.
@@ -40,15 +45,17 @@ struct Candidate<'a> {
     backend: Backend,
     endpoint: &'a Endpoint,
     is_here: bool,
+    /// By what the node knows itself.
+    is_unready: bool,
 }
 
 impl Candidate<'_> {
     fn is_ready(&self) -> bool {
-        self.endpoint.conditions.ready.unwrap_or(true)
+        !self.is_unready && self.endpoint.conditions.ready.unwrap_or(true)
     }
 
     fn is_serving(&self) -> bool {
-        self.endpoint.conditions.serving.unwrap_or(true)
+        !self.is_unready && self.endpoint.conditions.serving.unwrap_or(true)
     }
 
     /// On its way out, but still answering: better than nothing.
@@ -117,7 +124,8 @@ pub fn usable(
 pub fn local_ready(slices: &[&EndpointSlice], place: &Place) -> usize {
     let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
     let here = endpoints.filter(|e| *e.node_name == *place.node && e.conditions.ready.unwrap_or(true));
-    here.filter_map(|e| e.address).collect::<std::collections::BTreeSet<_>>().len()
+    let serving = here.filter_map(|e| e.address).filter(|address| !place.unready.contains(address));
+    serving.collect::<BTreeSet<_>>().len()
 }
 
 enum Hinted {
@@ -146,7 +154,8 @@ fn candidates<'a>(slices: &[&'a EndpointSlice], port: &ServicePort, place: &Plac
         for endpoint in &slice.endpoints {
             let Some(address) = endpoint.address else { continue };
             let is_here = !endpoint.node_name.is_empty() && *endpoint.node_name == *place.node;
-            found.push(Candidate { backend: Backend { address, port: number }, endpoint, is_here });
+            let is_unready = is_here && place.unready.contains(&address);
+            found.push(Candidate { backend: Backend { address, port: number }, endpoint, is_here, is_unready });
         }
     }
     found

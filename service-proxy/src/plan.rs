@@ -2,6 +2,7 @@
 //! reason that a test can show. What is decided follows upstream's nftables proxier (`Proxier.syncProxyRules`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::sync::Arc;
 
 use crate::endpoints::{Backend, Place, Usable, usable};
 use crate::objects::{EndpointSlice, Service, ServicePort};
@@ -112,7 +113,10 @@ fn plan_port(
     let is_external = !external.is_empty();
     let uses_cluster = !internal_local || is_external;
     let uses_local = internal_local || (external_local && is_external);
-    let mut endpoints = usable(slices, port, &node.place, ipv6, (uses_cluster, uses_local));
+    // Who asks for endpoints that are not ready gets them.
+    let credulous = Place { unready: Arc::default(), ..node.place.clone() };
+    let place = if service.spec.publish_not_ready_addresses { &credulous } else { &node.place };
+    let mut endpoints = usable(slices, port, place, ipv6, (uses_cluster, uses_local));
     use_own_dns(service, node, ipv6, &mut endpoints);
     endpoints.cluster.truncate(ENDPOINTS_MAX);
     endpoints.local.truncate(ENDPOINTS_MAX);

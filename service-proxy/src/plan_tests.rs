@@ -6,11 +6,17 @@ use serde_json::{Value, json};
 use super::*;
 
 fn check(service: Value, slices: &[Value], expected: Expect) {
+    check_without(&[], service, slices, expected);
+}
+
+/// `unready`: addresses that the node knows not to answer.
+fn check_without(unready: &[&str], service: Value, slices: &[Value], expected: Expect) {
     let service: Service = serde_json::from_value(service).expect("a Service");
     let slices: Vec<EndpointSlice> =
         slices.iter().map(|slice| serde_json::from_value(slice.clone()).expect("an EndpointSlice")).collect();
     let slices: Vec<&EndpointSlice> = slices.iter().collect();
-    let place = Place { node: "here".into(), zone: "z1".into() };
+    let unready = unready.iter().map(|address| address.parse().expect("an address")).collect();
+    let place = Place { node: "here".into(), zone: "z1".into(), unready: Arc::new(unready) };
     let dns = Some(SocketAddrV4::new([169, 254, 20, 10].into(), 53));
     let node = Node { place, dns, addresses: vec!["192.0.2.1".parse().unwrap()] };
     let mut text = String::new();
@@ -64,6 +70,37 @@ fn endpoints_that_are_ready_are_used() {
         &[slice(endpoints)],
         expect![[r#"
             cluster [10.244.0.5:8080 10.244.1.5:8080] local [] here [10.244.0.5:8080]
+            10.96.0.7:80 Internal Cluster served=true
+        "#]],
+    );
+}
+
+#[test]
+fn what_the_node_knows_to_be_dead_is_not_used_whatever_slices_say() {
+    let endpoints = json!([
+        { "addresses": ["10.244.0.5"], "nodeName": "here" },
+        { "addresses": ["10.244.0.6"], "nodeName": "here" },
+        { "addresses": ["10.244.0.7"], "nodeName": "here",
+          "conditions": { "ready": false, "serving": true, "terminating": true } },
+        // Of the same address, but not ours to know about.
+        { "addresses": ["10.244.0.8"] },
+    ]);
+    let unready = ["10.244.0.6", "10.244.0.7", "10.244.0.8"];
+    check_without(
+        &unready,
+        service(json!({})),
+        &[slice(endpoints.clone())],
+        expect![[r#"
+            cluster [10.244.0.5:8080 10.244.0.8:8080] local [] here [10.244.0.5:8080]
+            10.96.0.7:80 Internal Cluster served=true
+        "#]],
+    );
+    check_without(
+        &unready,
+        service(json!({ "publishNotReadyAddresses": true })),
+        &[slice(endpoints)],
+        expect![[r#"
+            cluster [10.244.0.5:8080 10.244.0.6:8080 10.244.0.8:8080] local [] here [10.244.0.5:8080 10.244.0.6:8080]
             10.96.0.7:80 Internal Cluster served=true
         "#]],
     );

@@ -2,7 +2,7 @@
 //! a transaction is being applied are taken together by the next one.
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use api::meta::ObjectKey;
 use api_client::{Cache, Change, Client, ListParams, Object};
 use jiff::Timestamp;
 use nftables::{Family, Monitor, Table};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -51,6 +51,8 @@ pub struct Options {
     /// Where `/healthz` and `/livez` are, if anywhere.
     pub healthz: Option<SocketAddr>,
     pub metrics: Metrics,
+    /// Addresses of pods here that have stopped taking connections, kept up to date by whoever runs them.
+    pub unready: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
 }
 
 /// Keeps this node's tables up to date until `shutdown`. They stay when it ends: connections go on.
@@ -175,7 +177,18 @@ impl Sources {
         let object = object.unwrap_or_default();
         let zone = object.metadata.labels.get(ZONE_LABEL).cloned().unwrap_or_default();
         let addresses = object.status.addresses.iter().filter_map(|a| a.address.parse().ok()).collect();
-        Node { place: Place { node: name, zone }, dns: self.options.dns, addresses }
+        let unready = self.options.unready.borrow().clone();
+        Node { place: Place { node: name, zone, unready }, dns: self.options.dns, addresses }
+    }
+
+    /// Services with endpoints on this node at any of these addresses.
+    fn at(&self, addresses: &BTreeSet<&IpAddr>) -> BTreeSet<ObjectKey> {
+        let slices = self.slices.snapshot();
+        let concerned = slices.iter().filter(|slice| {
+            let mut here = slice.endpoints.iter().filter(|endpoint| *endpoint.node_name == *self.options.node_name);
+            here.any(|endpoint| endpoint.address.is_some_and(|address| addresses.contains(&address)))
+        });
+        concerned.map(|slice| ObjectKey::new(slice.namespace(), slice.service())).collect()
     }
 
     /// Ranges of cluster addresses, in order.
@@ -244,6 +257,7 @@ impl Proxy {
         // Whatever somebody changed between the two is found by looking once more.
         self.repair_at = Some(Instant::now());
         info!(services = self.sources.services.snapshot().len(), table = self.name(), "service proxy is ready");
+        let mut unready = self.sources.options.unready.clone();
         loop {
             if self.repair_at.is_some_and(|at| at <= Instant::now()) {
                 self.reconcile().await?;
@@ -251,6 +265,7 @@ impl Proxy {
             let name = self.name();
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
+                () = moved(&mut unready) => self.update().await?,
                 () = self.changed.notify.notified() => self.update().await?,
                 news = changed(&listening, &name), if self.repair_at.is_none() => {
                     news?;
@@ -286,9 +301,13 @@ impl Proxy {
         }
         let Waiting { mut services, causes } = self.changed.take();
         let node = self.sources.node();
+        let (before, after) = (self.node.place.unready.clone(), node.place.unready.clone());
+        self.node.place.unready = after.clone();
         if node != self.node {
             self.node = node;
             services.extend(self.sources.all());
+        } else if before != after {
+            services.extend(self.sources.at(&before.symmetric_difference(&after).collect()));
         }
         let ranges = std::mem::replace(&mut self.ranges, self.sources.ranges());
         let plans = self.plans(services);
@@ -368,6 +387,13 @@ impl Proxy {
 
 async fn changed(monitor: &Monitor, name: &str) -> Result<(), nftables::Error> {
     monitor.changed(&[Family::Ip, Family::Ip6].map(|family| Table { family, name })).await
+}
+
+/// Returns when the value is another; never once nobody can change it.
+async fn moved(unready: &mut watch::Receiver<Arc<BTreeSet<IpAddr>>>) {
+    if unready.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 async fn until(at: Option<Instant>) {

@@ -76,7 +76,7 @@ impl Shared {
             cluster,
             guard: options.guard.clone(),
             images,
-            views: Views::default(),
+            views: Views::new(options.unready.clone()),
             host,
             cgroups,
             node: Mutex::new(Arc::new(etc::Node {

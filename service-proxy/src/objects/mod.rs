@@ -94,6 +94,7 @@ pub struct ServiceSpec {
     #[serde(deserialize_with = "lenient::ranges")]
     load_balancer_source_ranges: Vec<Cidr>,
     health_check_node_port: u16,
+    pub publish_not_ready_addresses: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -151,7 +151,7 @@ pub fn decoded(given: &Given) -> Decoded {
 impl Decoded {
     pub fn plan(&self) -> (ObjectKey, [Option<service_proxy::plan::Plan>; 2]) {
         let slices: Vec<&EndpointSlice> = self.slices.iter().collect();
-        let place = Place { node: "here".into(), zone: String::new() };
+        let place = Place { node: "here".into(), ..Place::default() };
         let node = Node { place, dns: None, addresses: vec![NODE.parse().unwrap()] };
         (self.service.key(), [false, true].map(|ipv6| plan(&self.service, &slices, &node, ipv6)))
     }
