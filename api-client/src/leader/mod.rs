@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::{Api, Client, Error, Object, Patch};
+use crate::{Api, Client, Error, Object};
 
 /// Upstream's defaults (`LeaderElectionConfiguration`): a lease lasts this long without renewal…
 pub const LEASE_DURATION: Duration = Duration::from_secs(15);
@@ -125,7 +125,7 @@ impl Elector {
                 "leaseTransitions": transitions, "leaseDurationSeconds": LEASE_DURATION.as_secs(),
             }),
         };
-        match self.write(spec).await {
+        match self.write(lease, spec).await {
             Ok(lease) => Ok(self.see(&lease)),
             // Somebody was faster.
             Err(e) if e.is_conflict() => Ok(false),
@@ -139,10 +139,14 @@ impl Elector {
         self.observed.record.holder == self.identity
     }
 
-    /// Patches the spec on condition that nobody wrote since we read.
-    async fn write(&self, spec: Value) -> Result<Lease, Error> {
-        let patch = json!({"metadata": {"resourceVersion": self.observed.record.version}, "spec": spec});
-        Ok(self.leases.patch(&self.key, &Patch::Merge(patch)).await?.0)
+    /// Writes the spec on condition that nobody wrote since we read. As a whole: upstream's roles of components that
+    /// elect a leader lack the verb `patch`.
+    async fn write(&self, seen: Lease, spec: Value) -> Result<Lease, Error> {
+        let mut lease = json!(seen);
+        for (field, value) in spec.as_object().into_iter().flatten() {
+            lease["spec"][field] = value.clone();
+        }
+        Ok(self.leases.replace(&self.key, &lease).await?.0)
     }
 
     async fn release(&mut self) -> Result<(), Error> {
@@ -152,7 +156,7 @@ impl Elector {
         }
         info!(lease = %self.key, "releasing the lease");
         let spec = json!({"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": micro_time()});
-        match self.write(spec).await {
+        match self.write(lease, spec).await {
             Err(e) if !e.is_conflict() => Err(e),
             _ => Ok(()),
         }

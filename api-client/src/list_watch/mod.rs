@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ::api::meta::ObjectKey;
-use machine::{Effect, Failure, Input, Machine, Next};
+use machine::{Effect, Failure, Input, Machine, Next, State};
 use tracing::{debug, warn};
 
 use crate::watch::{Event, Events};
@@ -170,7 +170,7 @@ impl<T: Object> ListWatch<T> {
     }
 
     fn failed(&mut self, verb: &str, error: &Error) -> Input {
-        let failure = classify(error);
+        let failure = classify(error, self.machine.state());
         let resource = self.api.resource().qualified();
         match failure {
             Failure::Other if !self.failing => warn!(%resource, verb, %error, "list-watch failed; will try again"),
@@ -238,9 +238,11 @@ impl<T: Object> ListWatch<T> {
     }
 }
 
-/// 410 starts over; a refusal of the request's form (400, 422, and 403 where the feature is off) tries the older one.
-fn classify(error: &Error) -> Failure {
+/// 410 starts over; a refusal of the request's form (400, 422) tries the older one. Upstream's server on an etcd before
+/// 3.4.25 refuses initial events inside the watch, as an internal error.
+fn classify(error: &Error, state: &State) -> Failure {
     match error.status().map(|s| (s.code, s.reason.as_str())) {
+        Some((500, _)) if *state == State::Streaming => Failure::Unsupported,
         Some((410, _) | (_, "Expired" | "Gone")) => Failure::Gone,
         Some((400 | 422, _)) => Failure::Unsupported,
         _ => Failure::Other,

@@ -32,19 +32,13 @@ fn order(a: &(usize, &Arc<Pod>), b: &(usize, &Arc<Pod>), now: Timestamp) -> Orde
     simple(*rank_a, a).cmp(&simple(*rank_b, b)).then_with(|| by_age(a, b, now))
 }
 
+/// A total order, which upstream's is not: among pods whose times of readiness are of like age, restarts and creation
+/// count before chance does.
 fn by_age(a: &Pod, b: &Pod, now: Timestamp) -> Ordering {
-    if a.is_ready() && b.is_ready() && a.ready_since() != b.ready_since() {
-        return younger_first(a.ready_since(), b.ready_since(), now).then_with(|| a.metadata.uid.cmp(&b.metadata.uid));
-    }
-    let restarts = restarts(b).cmp(&restarts(a));
-    if restarts != Ordering::Equal {
-        return restarts;
-    }
-    let created = |pod: &Pod| pod.metadata.creation_timestamp;
-    if created(a) == created(b) {
-        return Ordering::Equal;
-    }
-    younger_first(created(a), created(b), now).then_with(|| a.metadata.uid.cmp(&b.metadata.uid))
+    younger_first(a.ready_since(), b.ready_since(), now)
+        .then_with(|| restarts(b).cmp(&restarts(a)))
+        .then_with(|| younger_first(a.metadata.creation_timestamp, b.metadata.creation_timestamp, now))
+        .then_with(|| a.metadata.uid.cmp(&b.metadata.uid))
 }
 
 /// Ages compare by their order of magnitude only, so that among pods of like age chance decides

@@ -77,7 +77,7 @@ pub enum Step {
         node: String,
         elsewhere: Vec<String>,
     },
-    /// The node has to unmount it, at the latest by then.
+    /// The node, which is not well, has to unmount it, at the latest by then.
     WaitForUnmount(Duration),
 }
 
@@ -95,8 +95,9 @@ pub fn plan(
         match nodes.get(node) {
             None => steps.push(detach),
             Some(view) if view.lets_go() && !view.reported => steps.push(detach),
-            // Its status is taken back first; that change comes back here.
-            Some(view) if view.lets_go() => {}
+            // Its status is taken back first; that change comes back here. So does an unmount on a node that is well,
+            // or its failure.
+            Some(view) if view.lets_go() || view.healthy => {}
             Some(view) => steps.push(Step::WaitForUnmount(UNMOUNT_WAIT_MAX.saturating_sub(view.unneeded))),
         }
     }
@@ -172,7 +173,8 @@ mod tests {
     #[test]
     fn a_mounted_volume_stays_until_its_node_lets_go() {
         let mounted = NodeView { mounted: true, reported: true, ..WELL };
-        check(true, &[], &["a"], &[("a", mounted)], "wait 360");
+        check(true, &[], &["a"], &[("a", mounted)], "");
+        check(true, &[], &["a"], &[("a", NodeView { unneeded: UNMOUNT_WAIT_MAX, ..mounted })], "");
         // Taken out of the status first.
         check(true, &[], &["a"], &[("a", NodeView { mounted: false, ..mounted })], "");
         let sick = NodeView { healthy: false, reported: false, ..mounted };
