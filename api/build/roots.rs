@@ -67,7 +67,56 @@ pub fn definitions() -> Map<String, Value> {
     );
     let mut definitions = generator.take_definitions(false).into_iter().collect();
     settle_watch_event(&mut definitions);
+    add_metrics(&mut definitions);
     definitions
+}
+
+/// `metrics.k8s.io`, whose types the crate lacks.
+fn add_metrics(definitions: &mut Map<String, Value>) {
+    const PREFIX: &str = "io.k8s.metrics.pkg.apis.metrics.v1beta1";
+    let with = |reference: &str, description: &str| -> Value {
+        json!({"$ref": format!("#/$defs/io.k8s.apimachinery.pkg.{reference}"), "description": description})
+    };
+    let quantities = json!({
+        "description": "Usage is what was in use, by resource.",
+        "type": "object",
+        "additionalProperties": {"$ref": "#/$defs/io.k8s.apimachinery.pkg.api.resource.Quantity"},
+    });
+    let kind = |about: &str, field: &str, content: Value, node: &Value| {
+        json!({
+            "description": about,
+            "type": "object",
+            "properties": {
+                "apiVersion": node["properties"]["apiVersion"],
+                "kind": node["properties"]["kind"],
+                "metadata": with("apis.meta.v1.ObjectMeta", "Standard object's metadata."),
+                "timestamp": with("apis.meta.v1.Time", "The end of the interval over which the use was measured."),
+                "window": {"type": "string", "description": "The length of that interval, as a Go duration."},
+                field: content,
+            },
+            "required": ["timestamp", "window", field],
+        })
+    };
+    let node = definitions["io.k8s.api.core.v1.Node"].clone();
+    let container = json!({
+        "description": "ContainerMetrics is what a container uses.",
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "description": "The name of the container."},
+            "usage": quantities,
+        },
+        "required": ["name", "usage"],
+    });
+    let containers = json!({
+        "description": "What each of the pod's containers uses.",
+        "type": "array",
+        "items": {"$ref": format!("#/$defs/{PREFIX}.ContainerMetrics")},
+    });
+    let of_node = kind("NodeMetrics is what a node uses.", "usage", quantities, &node);
+    let of_pod = kind("PodMetrics is what a pod's containers use.", "containers", containers, &node);
+    for (name, definition) in [("ContainerMetrics", container), ("NodeMetrics", of_node), ("PodMetrics", of_pod)] {
+        definitions.insert(format!("{PREFIX}.{name}"), definition);
+    }
 }
 
 /// What the crate says about watch events, divided between type and field as upstream has it.

@@ -30,6 +30,7 @@ pub mod options;
 pub mod pipeline;
 pub mod pki;
 pub mod request;
+mod resource_metrics;
 pub mod review;
 pub mod serve;
 mod server;

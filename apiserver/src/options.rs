@@ -39,6 +39,8 @@ pub struct Options {
     pub told_to_nodes: BTreeMap<String, String>,
     /// Create namespaces, default roles and the like at start.
     pub bootstrap: bool,
+    /// Serve `metrics.k8s.io` from what nodes tell.
+    pub resource_metrics: bool,
     /// Figures of other parts of the process, served with the server's own.
     pub metrics: Sources,
 }
@@ -97,6 +99,7 @@ impl Default for Options {
             identity: None,
             told_to_nodes: BTreeMap::new(),
             bootstrap: true,
+            resource_metrics: true,
             metrics: Sources::default(),
         }
     }

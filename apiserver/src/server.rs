@@ -23,6 +23,7 @@ use crate::nodeproxy::{self, NodeClient};
 use crate::options::Options;
 use crate::pipeline;
 use crate::pki;
+use crate::resource_metrics;
 use crate::upkeep;
 use crate::user::Peer;
 
@@ -53,6 +54,8 @@ pub struct Server {
     pub requests: Requests,
     /// Reaches nodes and pods for those who ask through this server.
     pub nodes: NodeClient,
+    /// What nodes and pods use, for those who ask.
+    pub resource_metrics: resource_metrics::Collector,
     pub authenticator: Authenticator,
     pub authorizer: Authorizer,
     pub admission: Chain,
@@ -106,6 +109,7 @@ impl ApiServer {
             readiness: Readiness::default(),
             requests: Requests::default(),
             nodes,
+            resource_metrics: resource_metrics::Collector::default(),
             authenticator,
             authorizer: Authorizer::default(),
             admission: Chain::default(),

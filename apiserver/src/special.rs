@@ -4,7 +4,7 @@
 use crate::endpoint::Handler;
 use crate::request::RequestInfo;
 use crate::verbs::{binding, eviction};
-use crate::{component_status, nodeproxy, review, token_request};
+use crate::{component_status, nodeproxy, resource_metrics, review, token_request};
 
 pub struct Special {
     pub group: &'static str,
@@ -22,6 +22,7 @@ pub static SPECIAL: &[&[Special]] = &[
     component_status::SPECIAL,
     eviction::SPECIAL,
     nodeproxy::SPECIAL,
+    resource_metrics::SPECIAL,
 ];
 
 /// The row for a request, if it is not a generic one.

@@ -15,9 +15,20 @@ use serde_json::{Value, json};
 use super::text::{self, field, or};
 use super::{View, since};
 use crate::meta;
+use crate::quantity::Quantity;
 
 pub fn config_map_keys(view: &View) -> Value {
     (text::count(view.at("/data")) + text::count(view.at("/binaryData"))).into()
+}
+
+/// CPU and memory of all containers together.
+pub fn pod_metrics(view: &View) -> Vec<Value> {
+    let sum = |resource: &str| {
+        let amounts = view.list("/containers").iter().map(|c| field(&c["usage"], resource));
+        let parsed = amounts.filter_map(|text| Quantity::parse(text).ok());
+        parsed.reduce(Quantity::plus).map_or_else(String::new, |sum| sum.to_string())
+    };
+    vec![sum("cpu").into(), sum("memory").into()]
 }
 
 pub fn component_status(view: &View) -> Vec<Value> {

@@ -98,6 +98,8 @@ const ROWS: &[(&str, &str, &[Cell])] = &[
             One(kinds::job_template_selector),
         ],
     ),
+    ("metrics.k8s.io", "nodes", &[Name, Text("/usage/cpu", ""), Text("/usage/memory", ""), Text("/window", "")]),
+    ("metrics.k8s.io", "pods", &[Name, Many(kinds::pod_metrics), Text("/window", "")]),
     ("batch", "jobs", &[Name, Many(kinds::job), Age, Many(kinds::template_containers), One(kinds::selector)]),
     (
         "certificates.k8s.io",

@@ -150,7 +150,7 @@ mod tests {
     fn the_files_hold_what_upstream_starts_with_and_ours() {
         let rbac = rbac();
         let count = |resource: &str| rbac.iter().filter(|w| w.resource == resource).count();
-        assert_eq!((count("clusterroles"), count("clusterrolebindings")), (70 + 2, 51 + 5));
+        assert_eq!((count("clusterroles"), count("clusterrolebindings")), (70 + 3, 51 + 5));
         assert_eq!((count("roles"), count("rolebindings")), (7 + 1, 7 + 1));
         assert_eq!((flow().len(), priority_classes().len()), (19, 2));
         let admin = rbac.iter().find(|w| w.object["metadata"]["name"] == "cluster-admin").unwrap();

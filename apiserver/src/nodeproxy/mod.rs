@@ -19,7 +19,7 @@ use crate::endpoint::Handler;
 use crate::server::Server;
 use crate::special::Special;
 
-pub use connection::{Error, NodeClient};
+pub use connection::{Error, NodeClient, Protection};
 pub use proxy::service_endpoint;
 
 pub static SPECIAL: &[Special] = &[
@@ -42,6 +42,11 @@ async fn find(server: &Arc<Server>, resource: &str, namespace: &str, name: &str)
     let key = if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
     let found = server.resource("", resource).and_then(|(_, cache)| cache.snapshot().get(&key).map(|i| i.value()));
     found.ok_or_else(|| Status::not_found("", resource, name))
+}
+
+/// Host and port of the API of a node.
+pub async fn node_address(server: &Arc<Server>, name: &str) -> Result<(String, u16), Status> {
+    location::node_address(&find(server, "nodes", "", name).await?)
 }
 
 #[cfg(test)]
