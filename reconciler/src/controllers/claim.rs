@@ -112,7 +112,9 @@ pub fn wake_owners<T: Owned, O: Object>(
             wake(ObjectKey::new(namespace, owner.name));
         }
     }
-    if let Some(orphan) = change.new.as_ref().filter(|object| object.controller().is_none()) {
+    // What nobody took with these labels nobody takes now, unless a candidate changes, which wakes itself.
+    let same = |new: &T| change.old.as_ref().is_some_and(|old| old.controller().is_none() && old.has_labels_of(new));
+    if let Some(orphan) = change.new.as_ref().filter(|object| object.controller().is_none() && !same(object)) {
         for candidate in owners.snapshot().namespace(namespace) {
             if selects(&selector(candidate), &**orphan) {
                 wake(candidate.key());

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use api_client::events::ObjectReference;
-use api_client::{DeleteParams, Object};
+use api_client::{Change, DeleteParams, Object};
 use futures_util::TryFutureExt;
 use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::{Value, json};
 
-use crate::engine::{Error, Work};
+use crate::engine::{Ages, Error, Work};
 use crate::objects::{Owner, Pod};
 
 /// Pods created or deleted in one reconcile; the rest follows in the next (`BurstReplicas`).
@@ -50,6 +50,13 @@ pub fn from_template(template: &PodTemplateSpec, owner: &Owner) -> Value {
 fn name_prefix(owner: &str) -> String {
     let prefix = format!("{owner}-");
     if api::name::dns1123_subdomain(owner).is_empty() { prefix } else { owner.to_owned() }
+}
+
+/// Forgets since when a pod that is gone was ready.
+pub fn forget(ages: &Ages, change: &Change<Pod>) {
+    if let (Some(gone), None) = (&change.old, &change.new) {
+        ages.forget(&gone.metadata.uid);
+    }
 }
 
 /// Creates `count` pods alike, in growing batches.
@@ -107,7 +114,7 @@ pub async fn create_one(work: &Work, regarding: &ObjectReference, namespace: &st
             work.recorder().normal(regarding.clone(), "SuccessfulCreate", message);
             Ok(())
         }
-        Err(Error::Api(e)) if e.is_namespace_terminating() => Ok(()),
+        Err(e) if e.is_namespace_ending() => Ok(()),
         Err(e) => {
             work.recorder().warning(regarding.clone(), "FailedCreate", format!("Error creating: {e}"));
             Err(e)

@@ -18,14 +18,23 @@ fn declared(controllers: &[Arc<dyn Controller>]) -> Vec<Declared> {
     let of = |controller: &Arc<dyn Controller>| {
         let mut inputs = Inputs::default();
         controller.inputs(&mut inputs);
-        let writes = controller.outputs().iter().map(|o| (api::status::qualified(o.group, o.resource), o.shared));
-        Declared {
-            name: controller.name(),
-            reads: inputs.inputs.iter().map(|input| (input.resource.clone(), input.primary)).collect(),
-            writes: writes.collect(),
-        }
+        let written = controller.outputs().iter().filter(|o| o.right.is_empty());
+        let writes = written.map(|o| (api::status::qualified(o.group, o.resource), o.shared));
+        Declared { name: controller.name(), reads: reads(&inputs), writes: writes.collect() }
     };
     controllers.iter().map(of).collect()
+}
+
+/// Each resource once, however many reasons there are to look at it.
+fn reads(inputs: &Inputs) -> Vec<(String, bool)> {
+    let mut reads: Vec<(String, bool)> = Vec::new();
+    for input in &inputs.inputs {
+        match reads.iter_mut().find(|(resource, _)| *resource == input.resource) {
+            Some((_, primary)) => *primary |= input.primary,
+            None => reads.push((input.resource.clone(), input.primary)),
+        }
+    }
+    reads
 }
 
 /// As text: three lines per controller. A star marks what its keys name.

@@ -34,14 +34,20 @@ impl Inputs {
         self.push(cache, true, Box::new(keys), |change, wake| wake(change.key.clone()));
     }
 
-    /// Like [`Inputs::primary`], but only the changes that `worth` names wake their key.
+    /// Like [`Inputs::primary`], but only the changes that `worth` names wake their key, and on resync only the objects
+    /// whose appearance it names are visited.
     pub fn primary_when<T: Object>(
         &mut self,
         cache: &Cache<T>,
         worth: impl Fn(&Change<T>) -> bool + Send + Sync + 'static,
     ) {
-        let all = cache.clone();
-        let keys = move || all.snapshot().keys().cloned().collect();
+        let (all, worth) = (cache.clone(), Arc::new(worth));
+        let appears = worth.clone();
+        let keys = move || {
+            let snapshot = all.snapshot();
+            let changes = snapshot.iter().map(|o| Change { key: o.key(), old: None, new: Some(o.clone()) });
+            changes.filter(|change| appears(change)).map(|change| change.key).collect()
+        };
         self.push(cache, true, Box::new(keys), move |change, wake| {
             if worth(change) {
                 wake(change.key.clone());

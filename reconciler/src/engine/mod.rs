@@ -2,8 +2,10 @@
 //! the engine owns queues, workers, backoff, resync and shutdown. A reconcile receives only a key and is
 //! level-triggered: it must be right whatever woke it, and safe to stop anywhere.
 
+mod ages;
 mod caches;
 pub mod graph;
+pub mod identity;
 mod inputs;
 mod metrics;
 mod queue;
@@ -15,7 +17,9 @@ use std::time::Duration;
 use api_client::ObjectKey;
 use async_trait::async_trait;
 
+pub use ages::{Ages, Clock};
 pub use caches::{Cached, Caches};
+pub use identity::Identities;
 pub use inputs::{Inputs, Waker};
 pub use metrics::Metrics;
 pub use queue::{Core, Ended, Queue};
@@ -58,6 +62,8 @@ pub enum Done {
     Settled,
     /// Look again after this long.
     After(Duration),
+    /// Something is awaited that nothing tells of: look again, with pauses that grow like those after failures.
+    Later,
 }
 
 impl Done {
@@ -75,20 +81,39 @@ pub struct Output {
     pub resource: &'static str,
     /// Whether other controllers write it, too.
     pub shared: bool,
+    /// Set, it is no write but a right that writes need, such as `approve` on signers.
+    pub right: &'static [&'static str],
 }
 
 impl Output {
     /// No other controller writes this.
     pub const fn exclusive(group: &'static str, resource: &'static str) -> Self {
-        Self { group, resource, shared: false }
+        Self { group, resource, shared: false, right: &[] }
     }
 
     /// Several controllers write this, each its own objects or fields.
     pub const fn shared(group: &'static str, resource: &'static str) -> Self {
-        Self { group, resource, shared: true }
+        Self { group, resource, shared: true, right: &[] }
+    }
+
+    /// Verbs that are asked for beside a write.
+    pub const fn right(group: &'static str, resource: &'static str, verbs: &'static [&'static str]) -> Self {
+        Self { group, resource, shared: true, right: verbs }
+    }
+
+    /// The verbs that this output needs. What is declared of any resource (by who deletes and detaches) makes nothing.
+    pub fn verbs(&self) -> &'static [&'static str] {
+        match self {
+            Self { right: verbs @ [_, ..], .. } => verbs,
+            Self { resource: "*", .. } => &["update", "patch", "delete", "deletecollection"],
+            _ => &["create", "update", "patch", "delete"],
+        }
     }
 
     fn covers(&self, group: &str, resource: &str, subresource: &str) -> bool {
+        if !self.right.is_empty() {
+            return false;
+        }
         if self.resource == "*" {
             return true;
         }
@@ -104,6 +129,9 @@ pub enum Error {
     Api(#[from] api_client::Error),
     #[error("controller {controller} did not declare that it writes {group}/{resource}")]
     Undeclared { controller: &'static str, group: String, resource: String },
+    /// The namespace is being deleted: nothing can be created in it any more, and nothing needs to be.
+    #[error("namespace {namespace} is being deleted; {kind} not created")]
+    NamespaceEnds { kind: &'static str, namespace: String },
     /// The object can't be acted on as it is; a change of it is waited for.
     #[error("{object}: {why}")]
     Object { object: String, why: String },
@@ -113,5 +141,11 @@ impl Error {
     /// An optimistic-concurrency conflict or a vanished object: normal, and solved by looking again.
     pub fn is_race(&self) -> bool {
         matches!(self, Self::Api(e) if e.is_conflict() || e.is_not_found() || e.is_already_exists())
+    }
+
+    /// Something was to be created in a namespace that is being deleted, by what the cache or the server knows. The
+    /// engine takes it for a good end: trying again can't help, and whatever is in the namespace goes.
+    pub fn is_namespace_ending(&self) -> bool {
+        matches!(self, Self::NamespaceEnds { .. }) || matches!(self, Self::Api(e) if e.is_namespace_terminating())
     }
 }

@@ -15,12 +15,17 @@ use tracing::{debug, warn};
 use super::inputs::{Input, Inputs, waker};
 use super::metrics::QueueMetrics;
 use super::queue::{Ended, Queue};
-use super::{Caches, Controller, Done, Error, Metrics, RESYNC_PERIOD, Work};
+use super::{Caches, Controller, Done, Error, Identities, Metrics, RESYNC_PERIOD, Work};
+
+/// How soon a forgetful engine runs a key again that has written.
+const FORGETFUL_PAUSE: Duration = Duration::from_millis(1);
 
 /// What all controllers of a process share.
 #[derive(Clone)]
 pub struct Engine {
     pub client: Client,
+    /// Whom controllers act as; `None`: as the client's user.
+    pub identities: Option<Arc<dyn Identities>>,
     pub caches: Caches,
     pub recorder: Recorder,
     pub metrics: Metrics,
@@ -44,6 +49,7 @@ impl Engine {
 struct Running {
     engine: Engine,
     controller: Arc<dyn Controller>,
+    client: Client,
     queue: Arc<Queue>,
     metrics: QueueMetrics,
     recorder: Recorder,
@@ -53,8 +59,13 @@ impl Running {
     fn new(engine: Engine, controller: Arc<dyn Controller>) -> Self {
         let queue = Arc::<Queue>::default();
         let metrics = engine.metrics.queue(controller.queue(), &queue);
-        let recorder = engine.recorder.named(controller.name());
-        Self { engine, controller, queue, metrics, recorder }
+        let (name, outputs) = (controller.name(), controller.outputs());
+        let client = match &engine.identities {
+            Some(identities) => identities.client(name, outputs),
+            None => engine.client.clone(),
+        };
+        let recorder = engine.recorder.named(name).writing_as(&client);
+        Self { engine, controller, client, queue, metrics, recorder }
     }
 
     async fn run(self: Arc<Self>, inputs: Vec<Input>) {
@@ -107,7 +118,7 @@ impl Running {
         let mut guard = Guard { queue: self.queue.clone(), key: key.clone(), ended: Ended::Failed };
         let work = Work {
             controller: self.controller.name(),
-            client: self.engine.client.clone(),
+            client: self.client.clone(),
             caches: self.engine.caches.clone(),
             outputs: self.controller.outputs(),
             recorder: self.recorder.clone(),
@@ -120,6 +131,9 @@ impl Running {
         drop(permit);
         guard.ended = self.ended(&key, result, started.elapsed());
         if self.engine.forgetful {
+            if work.wrote() && guard.ended == Ended::Settled {
+                guard.ended = Ended::After(FORGETFUL_PAUSE);
+            }
             return;
         }
         // A stopped engine waits for nothing.
@@ -133,8 +147,15 @@ impl Running {
                 debug!(controller, %key, ?took, ?done, "reconciled");
                 match done {
                     Done::Settled => Ended::Settled,
+                    // Without a pause it would be a loop, should what it waits for not come.
+                    Done::After(delay) if delay.is_zero() => Ended::Failed,
                     Done::After(delay) => Ended::After(delay),
+                    Done::Later => Ended::Failed,
                 }
+            }
+            Err(error) if error.is_namespace_ending() => {
+                debug!(controller, %key, %error, "nothing left to do");
+                Ended::Settled
             }
             Err(error) if error.is_race() => {
                 debug!(controller, %key, %error, "lost a race; will look again");

@@ -5,9 +5,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use api_client::events::Recorder;
-use api_client::{Api, Client, DeleteParams, Metadata, Object, ObjectKey, Patch, PatchParams, Revision};
+use api_client::{
+    Api, Client, DeleteParams, GroupVersionResource, Metadata, Object, ObjectKey, PartialObject, Patch, PatchParams,
+    Revision,
+};
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -42,6 +46,18 @@ impl Work {
         self.client.api()
     }
 
+    /// Requests on the metadata of a resource known at run time, which must be among the declared outputs.
+    pub fn metadata_api(&self, gvr: &GroupVersionResource) -> Result<Api<PartialObject>, Error> {
+        self.declared(&gvr.group, &gvr.resource, "")?;
+        Ok(self.client.metadata_api(gvr.clone()))
+    }
+
+    /// The same, on a subresource of whole objects.
+    pub fn subresource_api(&self, gvr: &GroupVersionResource, subresource: &str) -> Result<Api<PartialObject>, Error> {
+        self.declared(&gvr.group, &gvr.resource, subresource)?;
+        Ok(self.client.api_at(gvr.clone()))
+    }
+
     fn output<T: Object>(&self, subresource: &str) -> Result<Api<T>, Error> {
         self.declared(T::GROUP, T::PLURAL, subresource)?;
         Ok(self.client.api())
@@ -56,10 +72,22 @@ impl Work {
         Err(Error::Undeclared { controller: self.controller, group: group.to_owned(), resource })
     }
 
+    /// Creates an object; in a namespace that is known to end the server isn't even asked.
     pub async fn create<T: Object>(&self, namespace: &str, object: &impl Serialize) -> Result<T, Error> {
-        let (object, revision) = self.output::<T>("")?.create_in(namespace, object).await?;
+        let api = self.output::<T>("")?;
+        if self.ends(namespace) {
+            return Err(Error::NamespaceEnds { kind: T::KIND, namespace: namespace.to_owned() });
+        }
+        let (object, revision) = api.create_in(namespace, object).await?;
         self.note::<T>(revision);
         Ok(object)
+    }
+
+    /// Whether a namespace is being deleted, as far as the cache knows. One it doesn't know may be new.
+    fn ends(&self, namespace: &str) -> bool {
+        let namespaces = self.caches.started::<Namespace>().filter(|_| !namespace.is_empty());
+        let namespace = namespaces.and_then(|cache| cache.get(&ObjectKey::new("", namespace)));
+        namespace.is_some_and(|n| n.metadata.deletion_timestamp.is_some())
     }
 
     pub async fn patch<T: Object>(&self, key: &ObjectKey, patch: &Patch) -> Result<T, Error> {
@@ -126,6 +154,11 @@ impl Work {
 
     fn push(&self, seen: BoxFuture<'static, ()>) {
         self.unseen.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
+    }
+
+    /// Whether anything was written that caches are to see.
+    pub(super) fn wrote(&self) -> bool {
+        !self.unseen.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Returns when the caches have seen every write of this work.

@@ -43,6 +43,25 @@ pub const ORPHANS: &str = "orphans";
 /// Index of EndpointSlices by the name of their service.
 pub const BY_SERVICE: &str = "service";
 
+/// Index by the name of the node.
+pub const BY_NODE: &str = "node";
+
+/// Index by the name of the volume: of claims that name one, and of attachments.
+pub const BY_VOLUME: &str = "volume";
+
+/// Index of the claims that are not bound by their class; see [`class_value`].
+pub const UNBOUND_BY_CLASS: &str = "unbound";
+
+/// A class in the index [`UNBOUND_BY_CLASS`]: no class needs a value, too, and no class has that name.
+pub fn class_value(class: &str) -> &str {
+    if class.is_empty() { "-" } else { class }
+}
+
+fn unbound_class(claim: &PersistentVolumeClaim) -> &str {
+    let bound = claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
+    if bound { "" } else { class_value(crate::controllers::volume::class_of_claim(claim)) }
+}
+
 impl Cached for Deployment {}
 impl Cached for DaemonSet {}
 impl Cached for StatefulSet {}
@@ -60,11 +79,27 @@ impl Cached for EndpointSlice {
     }];
 }
 impl Cached for PersistentVolume {}
-impl Cached for PersistentVolumeClaim {}
+impl Cached for PersistentVolumeClaim {
+    const INDEXES: &'static [Index<Self>] = &[
+        Index {
+            name: BY_VOLUME,
+            of: |claim| claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).unwrap_or_default(),
+        },
+        Index { name: UNBOUND_BY_CLASS, of: unbound_class },
+    ];
+}
 impl Cached for ResourceClaim {}
 impl Cached for StorageClass {}
 impl Cached for CSIDriver {}
-impl Cached for VolumeAttachment {}
+impl Cached for VolumeAttachment {
+    const INDEXES: &'static [Index<Self>] = &[
+        Index { name: BY_NODE, of: |attachment| &attachment.spec.node_name },
+        Index {
+            name: BY_VOLUME,
+            of: |attachment| attachment.spec.source.persistent_volume_name.as_deref().unwrap_or_default(),
+        },
+    ];
+}
 
 /// Kinds that are owned and claimed: by owner, and those without one by namespace.
 macro_rules! claimed {

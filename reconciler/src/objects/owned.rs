@@ -31,6 +31,8 @@ impl ControllerRef<'_> {
 pub trait Owned: Object {
     fn controller(&self) -> Option<ControllerRef<'_>>;
     fn label(&self, name: &str) -> Option<&str>;
+    /// Whether both have the same labels.
+    fn has_labels_of(&self, other: &Self) -> bool;
 
     /// The uid of the controlling owner.
     fn controller_uid(&self) -> Option<&str> {
@@ -45,6 +47,9 @@ impl Owned for Pod {
     }
     fn label(&self, name: &str) -> Option<&str> {
         self.metadata.labels.get(name).map(String::as_str)
+    }
+    fn has_labels_of(&self, other: &Self) -> bool {
+        self.metadata.labels == other.metadata.labels
     }
 }
 
@@ -73,6 +78,9 @@ macro_rules! owned {
             }
             fn label(&self, name: &str) -> Option<&str> {
                 label_of(&self.metadata, name)
+            }
+            fn has_labels_of(&self, other: &Self) -> bool {
+                self.metadata.labels == other.metadata.labels
             }
         }
     )+};

@@ -1,11 +1,11 @@
 //! The pod as controllers see it. Every pod of the cluster is held, so each field has a reader.
 
 use api_client::{Index, Meta};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{EphemeralVolumeSource, NodeAffinity, PersistentVolumeClaimTemplate, Toleration};
 use serde::{Deserialize, Deserializer};
 
-use crate::engine::Cached;
+use crate::engine::{Cached, Clock};
 
 /// Annotations that controllers read.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -210,14 +210,11 @@ impl Cached for Pod {
             name: super::ORPHANS,
             of: |pod| if pod.metadata.controller().is_some() { "" } else { &pod.metadata.namespace },
         },
-        Index { name: Pod::BY_NODE, of: |pod| &pod.spec.node_name },
+        Index { name: super::BY_NODE, of: |pod| &pod.spec.node_name },
     ];
 }
 
 impl Pod {
-    /// Index by node name.
-    pub const BY_NODE: &'static str = "node";
-
     pub fn condition(&self, kind: &str) -> Option<&Condition> {
         self.status.conditions.iter().find(|c| c.kind == kind)
     }
@@ -252,10 +249,15 @@ impl Pod {
     }
 
     /// `podutil.IsPodAvailable`: ready for at least `min_ready_seconds`.
-    pub fn is_available(&self, min_ready_seconds: i32, now: Timestamp) -> bool {
+    pub fn is_available(&self, min_ready_seconds: i32, clock: Clock<'_>) -> bool {
         if !self.is_ready() || min_ready_seconds <= 0 {
             return self.is_ready();
         }
-        self.ready_since().is_some_and(|since| now.duration_since(since).as_secs() >= i64::from(min_ready_seconds))
+        self.ready_for(clock).is_some_and(|ready| ready.as_secs() >= i64::from(min_ready_seconds))
+    }
+
+    /// For how long it has been ready, if it is.
+    pub fn ready_for(&self, clock: Clock<'_>) -> Option<SignedDuration> {
+        Some(clock.since(&self.metadata.uid, self.ready_since()?))
     }
 }

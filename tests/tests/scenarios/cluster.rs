@@ -105,19 +105,29 @@ pub fn prepare() {
 }
 
 fn server_options() -> apiserver::Options {
-    apiserver::Options { advertise_address: Some(Ipv4Addr::new(192, 0, 2, 1).into()), ..apiserver::Options::default() }
+    apiserver::Options {
+        advertise_address: Some(Ipv4Addr::new(192, 0, 2, 1).into()),
+        // Simulated nodes have no port to ask.
+        resource_metrics: false,
+        ..apiserver::Options::default()
+    }
 }
 
 impl Cluster {
     /// A server with its default objects, and the components of `start`.
     pub async fn start(stores: Stores, start: &[&str]) -> Result<Self, String> {
+        Self::start_with(stores, Truth::default(), start).await
+    }
+
+    /// The same, watched by `truth`.
+    pub async fn start_with(stores: Stores, truth: Truth, start: &[&str]) -> Result<Self, String> {
         let front = Arc::new(Front::default());
         let wire = Wire::new(Arc::clone(&front));
         let user = wire.client(User::new("system:admin", &["system:masters"]), "kubectl");
         let mut cluster = Self {
             stores,
             front,
-            truth: Truth::default(),
+            truth,
             ledger: Arc::default(),
             follower: None,
             wires: BTreeMap::from([("user".to_owned(), wire)]),

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::cluster::{COMPONENTS, Cluster};
 use crate::stores::Stores;
+use crate::truth::Truth;
 use crate::wire::Faults;
 use crate::{commands, simulation};
 pub use invariants::TOO_MANY;
@@ -48,9 +49,21 @@ pub async fn run(seed: u64, forgetful: bool) -> Result<(), String> {
     result.map_err(|error| format!("{error}\n\nwhat was done:\n{}", log.0.join("\n")))
 }
 
+/// Acts until the end, or until something is found that must never be: a fault may keep the cluster so busy that the
+/// clock stands still and the next act never comes.
 async fn play(seed: u64, forgetful: bool, log: &mut Log) -> Result<(), String> {
+    let truth = Truth::default();
+    let acts = acts(seed, forgetful, truth.clone(), log);
+    tokio::select! {
+        biased;
+        () = truth.alarmed() => Err(truth.broken().join("\n")),
+        ended = acts => ended,
+    }
+}
+
+async fn acts(seed: u64, forgetful: bool, truth: Truth, log: &mut Log) -> Result<(), String> {
     let stores = if seed % EMBEDDED_EVERY == 0 { Stores::embedded()? } else { Stores::memory() };
-    let mut cluster = Cluster::start(stores, &[]).await?;
+    let mut cluster = Cluster::start_with(stores, truth, &[]).await?;
     cluster.forgetful = forgetful;
     for component in COMPONENTS {
         cluster.start_component(component)?;

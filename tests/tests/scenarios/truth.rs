@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use api::catalogue::{Catalogue, Resource};
 use serde_json::Value;
 use store_client::{Change, Range, Revision, Span, Store};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 /// A condition that must hold after every write, with the text it is known by.
@@ -81,11 +81,13 @@ struct State {
 pub struct Truth {
     state: Arc<Mutex<State>>,
     newest: watch::Sender<Revision>,
+    /// Told when a condition broke: who waits for simulated time would not hear of it if time stood still.
+    alarm: Arc<Notify>,
 }
 
 impl Default for Truth {
     fn default() -> Self {
-        Self { state: Arc::default(), newest: watch::Sender::new(Revision::ZERO) }
+        Self { state: Arc::default(), newest: watch::Sender::new(Revision::ZERO), alarm: Arc::default() }
     }
 }
 
@@ -168,6 +170,9 @@ impl Truth {
                 false
             }
         });
+        if !state.broken.is_empty() {
+            self.alarm.notify_one();
+        }
         drop(state);
         self.newest.send_replace(event.revision);
     }
@@ -192,6 +197,11 @@ impl Truth {
     pub fn broken(&self) -> Vec<String> {
         let state = self.state();
         state.broken.iter().chain(&state.failed).cloned().collect()
+    }
+
+    /// Returns when a condition has broken.
+    pub async fn alarmed(&self) {
+        self.alarm.notified().await;
     }
 
     /// Writes so far by store key.

@@ -46,7 +46,10 @@ impl Controller for Signing {
     }
 
     fn outputs(&self) -> &'static [Output] {
-        const OUTPUTS: &[Output] = &[Output::exclusive(GROUP, "certificatesigningrequests/status")];
+        const OUTPUTS: &[Output] = &[
+            Output::exclusive(GROUP, "certificatesigningrequests/status"),
+            Output::right(GROUP, "signers", &["sign"]),
+        ];
         OUTPUTS
     }
 

@@ -175,7 +175,7 @@ async fn start(
             work.recorder().normal(regarding, "SuccessfulCreate", format!("Created job {}", start.name));
             job
         }
-        Err(Error::Api(e)) if e.is_namespace_terminating() => return Ok(()),
+        Err(e) if e.is_namespace_ending() => return Ok(()),
         Err(Error::Api(e)) if e.is_already_exists() => {
             // Ours from a run that did not come to write its status, or somebody else's who will.
             let key = ObjectKey::new(namespace, start.name.as_str());

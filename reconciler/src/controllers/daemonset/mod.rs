@@ -24,7 +24,7 @@ use serde_json::json;
 
 use super::history::{self, plan as revisions};
 use super::{claim, pods};
-use crate::engine::{Caches, Controller, Done, Error, Inputs, Output, Work};
+use crate::engine::{Ages, Caches, Clock, Controller, Done, Error, Inputs, Output, Work};
 use crate::objects::{BY_CONTROLLER, Node, ORPHANS, Owned, Owner, Pod, compile, label_of};
 
 pub struct DaemonSets {
@@ -33,6 +33,8 @@ pub struct DaemonSets {
     nodes: Cache<Node>,
     revisions: Cache<ControllerRevision>,
     failed: Mutex<Backoff>,
+    /// Since when pods are ready.
+    ages: Arc<Ages>,
 }
 
 impl DaemonSets {
@@ -43,6 +45,7 @@ impl DaemonSets {
             nodes: caches.get(),
             revisions: caches.get(),
             failed: Mutex::default(),
+            ages: Arc::default(),
         }
     }
 }
@@ -57,7 +60,11 @@ impl Controller for DaemonSets {
         inputs.primary(&self.sets);
         let selector = |set: &DaemonSet| compile(set.spec.as_ref().map(|s| &s.selector));
         let sets = self.sets.clone();
-        inputs.watch(&self.pods, move |change, wake| claim::wake_owners(&sets, selector, change, wake));
+        let ages = self.ages.clone();
+        inputs.watch(&self.pods, move |change, wake| {
+            pods::forget(&ages, change);
+            claim::wake_owners(&sets, selector, change, wake);
+        });
         let sets = self.sets.clone();
         inputs.watch(&self.revisions, move |change, wake| {
             if !is_new_of_owner(change) {
@@ -184,7 +191,7 @@ impl DaemonSets {
             generation: place::generation(set),
             collisions,
             failed_pause: &|node| failed.left(&failed_key(set, node), now),
-            now,
+            clock: Clock::new(now, &self.ages),
         })
     }
 

@@ -3,7 +3,7 @@
 //! First every node is given what it should have (`podsShouldBeOnNode`). Only when nothing of that is left to do does
 //! the rollout go on ([`roll`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::roll;
 use super::status::Status;
 use crate::controllers::history::plan::REVISION_LABEL;
 use crate::controllers::int_or_percent::scaled;
+use crate::engine::Clock;
 use crate::objects::{Node, Pod};
 
 /// What is known.
@@ -31,7 +32,7 @@ pub struct Input<'a> {
     pub collisions: Option<i32>,
     /// How long the failed pod on a node must still be left alone.
     pub failed_pause: &'a dyn Fn(&str) -> Option<Duration>,
-    pub now: Timestamp,
+    pub clock: Clock<'a>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -95,7 +96,7 @@ impl Input<'_> {
     }
 
     pub fn is_available(&self, pod: &Pod) -> bool {
-        pod.is_available(self.min_ready_seconds(), self.now)
+        pod.is_available(self.min_ready_seconds(), self.clock)
     }
 
     /// Whether a pod is of the present template (`IsPodUpdated`).
@@ -202,15 +203,15 @@ fn surplus(input: &Input<'_>, running: &[&Arc<Pod>], plan: &mut Plan) {
 
 /// Unscheduled pods meant for nodes that are gone: nobody else deletes them (`getUnscheduledPodsWithoutNode`).
 fn lost(input: &Input<'_>, by_node: &ByNode<'_>) -> Vec<Arc<Pod>> {
-    let exists = |name: &str| input.nodes.iter().any(|node| node.metadata.name == name);
-    let gone = by_node.iter().filter(|(node, _)| !exists(node));
+    let nodes: HashSet<&str> = input.nodes.iter().map(|node| node.metadata.name.as_str()).collect();
+    let gone = by_node.iter().filter(|(node, _)| !nodes.contains(**node));
     let unscheduled = |pod: &&&Arc<Pod>| pod.spec.node_name.is_empty() && !pod.metadata.is_deleting();
     gone.flat_map(|(_, pods)| pods.iter().filter(unscheduled).map(|pod| (*pod).clone())).collect()
 }
 
 fn next_available(input: &Input<'_>) -> Duration {
     let wait = SignedDuration::from_secs(i64::from(input.min_ready_seconds()));
-    let left = |pod: &Arc<Pod>| Some(wait - input.now.duration_since(pod.ready_since()?));
+    let left = |pod: &Arc<Pod>| Some(wait - pod.ready_for(input.clock)?);
     let next = input.pods.iter().filter_map(left).filter(|left| left.is_positive()).min();
     Duration::try_from(next.unwrap_or(wait)).unwrap_or_default()
 }

@@ -1,6 +1,7 @@
 //! The rollout of a daemon set's template (`DaemonSetsController.rollingUpdate`). Pure. Without surge old pods are
 //! deleted and their nodes get new ones; with surge new pods come first and old ones go when they are available.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::place::Fit;
@@ -28,12 +29,8 @@ fn pair<'a>(input: &Input<'_>, pods: &[&'a Arc<Pod>]) -> Pair<'a> {
 }
 
 pub fn roll(input: &Input<'_>, by_node: &ByNode<'_>, plan: &mut Plan) {
-    let wanted: Vec<&str> = input
-        .nodes
-        .iter()
-        .filter(|node| input.place.fit(node) == Fit::Run)
-        .map(|node| node.metadata.name.as_str())
-        .collect();
+    let fitting = input.nodes.iter().filter(|node| input.place.fit(node) == Fit::Run);
+    let wanted: BTreeSet<&str> = fitting.map(|node| node.metadata.name.as_str()).collect();
     let count = i32::try_from(wanted.len()).unwrap_or(i32::MAX);
     let (surge, mut unavailable) = (input.max_surge(count), input.max_unavailable(count));
     if count > 0 && surge == 0 && unavailable == 0 {
@@ -42,14 +39,14 @@ pub fn roll(input: &Input<'_>, by_node: &ByNode<'_>, plan: &mut Plan) {
     }
     // A node that should have a pod and has none counts like one whose pod is not available.
     let mut by_node = by_node.clone();
-    for node in wanted {
+    for node in &wanted {
         by_node.entry(node).or_default();
     }
     let as_count = |n: i32| usize::try_from(n).unwrap_or_default();
     if surge == 0 {
         replace(input, &by_node, as_count(unavailable), plan);
     } else {
-        add(input, &by_node, as_count(surge), as_count(count), plan);
+        add(input, &by_node, as_count(surge), &wanted, plan);
     }
 }
 
@@ -73,7 +70,7 @@ fn replace(input: &Input<'_>, by_node: &ByNode<'_>, max_unavailable: usize, plan
 }
 
 /// Makes new pods beside old ones: for unavailable old ones at once, for others as far as the limit allows.
-fn add(input: &Input<'_>, by_node: &ByNode<'_>, max_surge: usize, wanted: usize, plan: &mut Plan) {
+fn add(input: &Input<'_>, by_node: &ByNode<'_>, max_surge: usize, wanted: &BTreeSet<&str>, plan: &mut Plan) {
     let (mut surging, mut available) = (0, 0);
     let mut candidates = Vec::new();
     // Available pods on nodes that should have none any more.
@@ -88,20 +85,16 @@ fn add(input: &Input<'_>, by_node: &ByNode<'_>, max_surge: usize, wanted: usize,
         match new {
             Some(new) if input.is_available(new) => plan.delete.push(old.clone()),
             Some(_) => surging += 1,
-            None => {
-                let node = input.nodes.iter().find(|node| node.metadata.name == *name);
-                let fits = node.is_some_and(|node| input.place.fit(node) == Fit::Run);
-                match (input.is_available(old), fits) {
-                    (true, true) => candidates.push((*name).to_owned()),
-                    (true, false) => misplaced.push(old),
-                    (false, true) => plan.create.push((*name).to_owned()),
-                    (false, false) => plan.delete.push(old.clone()),
-                }
-            }
+            None => match (input.is_available(old), wanted.contains(name)) {
+                (true, true) => candidates.push((*name).to_owned()),
+                (true, false) => misplaced.push(old),
+                (false, true) => plan.create.push((*name).to_owned()),
+                (false, false) => plan.delete.push(old.clone()),
+            },
         }
     }
     // Whoever surges wants full availability: a misplaced pod goes only when another one took over.
-    let spare = available.saturating_sub(wanted);
+    let spare = available.saturating_sub(wanted.len());
     plan.delete.extend(misplaced.into_iter().take(spare).cloned());
     plan.create.extend(candidates.into_iter().take(max_surge.saturating_sub(surging)));
 }

@@ -91,7 +91,7 @@ impl World {
             generation: None,
             collisions: None,
             failed_pause: &|node| self.failed.left(&failed_key(&set, node), self.now),
-            now: self.now,
+            clock: self.now.into(),
         })
     }
 

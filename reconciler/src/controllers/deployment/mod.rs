@@ -23,18 +23,20 @@ use plan::Step;
 use serde_json::{Value, json};
 
 use super::{claim, template};
-use crate::engine::{Caches, Controller, Done, Error, Inputs, Output, Work};
+use crate::engine::{Ages, Caches, Clock, Controller, Done, Error, Inputs, Output, Work};
 use crate::objects::{BY_CONTROLLER, ORPHANS, Owned, Owner, Pod, compile, controller_of};
 
 pub struct Deployments {
     deployments: Cache<Deployment>,
     replica_sets: Cache<ReplicaSet>,
     pods: Cache<Pod>,
+    /// Since when rollouts have stood.
+    ages: Arc<Ages>,
 }
 
 impl Deployments {
     pub fn new(caches: &Caches) -> Self {
-        Self { deployments: caches.get(), replica_sets: caches.get(), pods: caches.get() }
+        Self { deployments: caches.get(), replica_sets: caches.get(), pods: caches.get(), ages: Arc::default() }
     }
 }
 
@@ -45,6 +47,12 @@ impl Controller for Deployments {
     }
 
     fn inputs(&self, inputs: &mut Inputs) {
+        let ages = self.ages.clone();
+        inputs.watch(&self.deployments, move |change, _| {
+            if let (Some(gone), None) = (&change.old, &change.new) {
+                ages.forget(gone.metadata.uid.as_deref().unwrap_or_default());
+            }
+        });
         inputs.primary(&self.deployments);
         let deployments = self.deployments.clone();
         let selector = |d: &Deployment| compile(d.spec.as_ref().map(|s| &s.selector));
@@ -122,7 +130,8 @@ impl Deployments {
     fn plan(&self, deployment: &Deployment, replica_sets: Vec<Arc<ReplicaSet>>, now: Timestamp) -> plan::Plan {
         let pods = self.pods.snapshot();
         let running = |uid: &str| pods.indexed(BY_CONTROLLER, uid).any(|pod| !pod.is_terminal());
-        plan::plan(&plan::Input { deployment, replica_sets, running: &running, now })
+        let clock = Clock::new(now, &self.ages);
+        plan::plan(&plan::Input { deployment, replica_sets, running: &running, clock })
     }
 }
 
@@ -156,7 +165,7 @@ async fn create(
 ) -> Result<(), Error> {
     let error = match work.create::<ReplicaSet>(&key.namespace, object).await {
         Ok(_) => return Ok(()),
-        Err(Error::Api(e)) => e,
+        Err(Error::Api(e)) if !e.is_namespace_terminating() => e,
         Err(e) => return Err(e),
     };
     if error.is_already_exists() {
@@ -167,7 +176,7 @@ async fn create(
         let collisions = deployment.status.as_ref().and_then(|s| s.collision_count).unwrap_or_default() + 1;
         let patch = json!({"status": {"collisionCount": collisions}});
         work.patch_status::<Deployment>(key, &Patch::Merge(patch)).await?;
-    } else if !error.is_namespace_terminating() {
+    } else {
         let message = format!("Failed to create new replica set {name:?}: {error}");
         work.recorder().warning(regarding.clone(), status::CREATE_ERROR, message.clone());
         if status::progress_deadline(deployment).is_some() {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api_client::ObjectKey;
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use serde_json::Value;
 
@@ -17,6 +16,7 @@ use super::replica_set::Set;
 use super::scale;
 use super::status::{self, PAUSED, PROGRESSING, Status, TIMED_OUT, condition};
 use crate::controllers::template;
+use crate::engine::Clock;
 
 pub const REVISION: &str = "deployment.kubernetes.io/revision";
 pub const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
@@ -30,7 +30,7 @@ pub struct Input<'a> {
     pub replica_sets: Vec<Arc<ReplicaSet>>,
     /// Uids of replica sets with pods that have not ended.
     pub running: &'a dyn Fn(&str) -> bool,
-    pub now: Timestamp,
+    pub clock: Clock<'a>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -153,10 +153,10 @@ impl<'a> Rollout<'a> {
         let (paused, noted) = (self.is_paused(), reason == PAUSED);
         if paused && !noted {
             let message = "Deployment is paused".to_owned();
-            self.status.set(condition(PROGRESSING, "Unknown", PAUSED, message, self.input.now));
+            self.status.set(condition(PROGRESSING, "Unknown", PAUSED, message, self.input.clock.now));
         } else if !paused && noted {
             let message = "Deployment is resumed".to_owned();
-            self.status.set(condition(PROGRESSING, "Unknown", "DeploymentResumed", message, self.input.now));
+            self.status.set(condition(PROGRESSING, "Unknown", "DeploymentResumed", message, self.input.clock.now));
         }
     }
 

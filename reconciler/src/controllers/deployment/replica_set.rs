@@ -78,7 +78,7 @@ impl Rollout<'_> {
         }
         if status::progress_deadline(deployment).is_some() {
             let message = format!("Created new replica set {name:?}");
-            self.status.set(condition(PROGRESSING, "True", "NewReplicaSetCreated", message, self.input.now));
+            self.status.set(condition(PROGRESSING, "True", "NewReplicaSetCreated", message, self.input.clock.now));
         }
         self.revision = Some(next.to_string());
         self.new = Some(self.sets.len() - 1);

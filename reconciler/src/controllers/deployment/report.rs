@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::json;
 
 use super::plan::{Plan, REVISION, Rollout};
 use super::replica_set::Set;
 use super::status::{self, PROGRESSING, Status, TIMED_OUT, condition};
+use crate::engine::Clock;
 
 impl Rollout<'_> {
     /// Turns the state reached into steps and status. `judge`: whether progress is judged (not while paused, scaling
@@ -23,10 +23,10 @@ impl Rollout<'_> {
                 Some(new) => format!("ReplicaSet {:?}", self.sets[new].name()),
                 None => format!("Deployment {:?}", self.name()),
             };
-            status::judge_progress(deployment, &before, &mut status, &subject, self.input.now);
+            status::judge_progress(deployment, &before, &mut status, &subject, self.input.clock);
             self.copy_failure(&mut status);
         }
-        let check_after = judge.then(|| check_after(deployment, &before, &status, self.input.now)).flatten();
+        let check_after = judge.then(|| check_after(deployment, &before, &status, self.input.clock)).flatten();
         let mut steps = self.writes();
         steps.append(&mut self.steps);
         let current = deployment.metadata.annotations.as_ref().and_then(|a| a.get(REVISION));
@@ -61,7 +61,7 @@ impl Rollout<'_> {
         } else {
             ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
         };
-        status.set(condition(status::AVAILABLE, value, reason, message.to_owned(), self.input.now));
+        status.set(condition(status::AVAILABLE, value, reason, message.to_owned(), self.input.clock.now));
         status
     }
 
@@ -101,14 +101,13 @@ impl Rollout<'_> {
 }
 
 /// When a rollout that stands still must be judged again (`requeueStuckDeployment`).
-fn check_after(deployment: &Deployment, before: &Status, status: &Status, now: Timestamp) -> Option<Duration> {
+fn check_after(deployment: &Deployment, before: &Status, status: &Status, clock: Clock<'_>) -> Option<Duration> {
     let deadline = status::progress_deadline(deployment)?;
     let condition = before.condition(PROGRESSING)?;
     if status.is_complete(deployment) || condition.reason.as_deref() == Some(TIMED_OUT) {
         return None;
     }
-    let from = condition.last_update_time.as_ref().map_or(now, |t| t.0);
-    let left = deadline - now.duration_since(from).as_secs();
+    let left = deadline - status::stood_for(deployment, condition, clock);
     // A second more, because times are kept in whole seconds.
     Some(Duration::from_secs(u64::try_from(left).unwrap_or_default() + 1))
 }

@@ -86,7 +86,7 @@ impl Rollout<'_> {
         self.revision = set.annotations.get(REVISION).cloned();
         if status::progress_deadline(self.input.deployment).is_some() && self.status.condition(PROGRESSING).is_none() {
             let message = format!("Found new replica set {:?}", set.name());
-            self.status.set(condition(PROGRESSING, "True", "FoundNewReplicaSet", message, self.input.now));
+            self.status.set(condition(PROGRESSING, "True", "FoundNewReplicaSet", message, self.input.clock.now));
         }
     }
 

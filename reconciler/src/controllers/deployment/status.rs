@@ -5,6 +5,8 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStat
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
+use crate::engine::Clock;
+
 pub const AVAILABLE: &str = "Available";
 pub const PROGRESSING: &str = "Progressing";
 pub const REPLICA_FAILURE: &str = "ReplicaFailure";
@@ -122,7 +124,8 @@ pub fn condition(kind: &str, status: &str, reason: &str, message: String, now: T
 
 /// The Progressing condition, judged from the step from `old` to `new` (`syncRolloutStatus`). `subject` is the new
 /// replica set, or the deployment where there is none yet.
-pub fn judge_progress(deployment: &Deployment, old: &Status, new: &mut Status, subject: &str, now: Timestamp) {
+pub fn judge_progress(deployment: &Deployment, old: &Status, new: &mut Status, subject: &str, clock: Clock<'_>) {
+    let now = clock.now;
     let Some(deadline) = progress_deadline(deployment) else {
         new.remove(PROGRESSING);
         return;
@@ -146,20 +149,24 @@ pub fn judge_progress(deployment: &Deployment, old: &Status, new: &mut Status, s
             new.remove(PROGRESSING);
         }
         new.set(progressing);
-    } else if is_timed_out(new, deadline, now) {
+    } else if is_timed_out(deployment, new, deadline, clock) {
         let message = format!("{subject} has timed out progressing.");
         new.set(condition(PROGRESSING, "False", TIMED_OUT, message, now));
     }
 }
 
-fn is_timed_out(status: &Status, deadline: i64, now: Timestamp) -> bool {
+/// Seconds since the rollout last got on, by the Progressing condition.
+pub fn stood_for(deployment: &Deployment, progressing: &DeploymentCondition, clock: Clock<'_>) -> i64 {
+    let id = deployment.metadata.uid.as_deref().unwrap_or_default();
+    let since = progressing.last_update_time.as_ref().map(|time| clock.since(id, time.0));
+    since.unwrap_or_default().as_secs()
+}
+
+fn is_timed_out(deployment: &Deployment, status: &Status, deadline: i64, clock: Clock<'_>) -> bool {
     let Some(condition) = status.condition(PROGRESSING) else { return false };
     match condition.reason.as_deref() {
         Some(NEW_AVAILABLE) => false,
         Some(TIMED_OUT) => true,
-        _ => {
-            let from = condition.last_update_time.as_ref().map_or(now, |t| t.0);
-            now.duration_since(from).as_secs() > deadline
-        }
+        _ => stood_for(deployment, condition, clock) > deadline,
     }
 }

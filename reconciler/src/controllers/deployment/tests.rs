@@ -48,7 +48,7 @@ impl World {
             self.sets.values().map(|s| Arc::new(serde_json::from_value::<ReplicaSet>(s.clone()).unwrap())).collect();
         let running =
             |uid: &str| self.sets.values().any(|s| s["metadata"]["uid"] == uid && s["status"]["replicas"] != 0);
-        plan::plan(&Input { deployment: &deployment, replica_sets, running: &running, now: self.now })
+        plan::plan(&Input { deployment: &deployment, replica_sets, running: &running, clock: self.now.into() })
     }
 
     /// One reconcile: plans and applies. True when anything was written.

@@ -3,8 +3,8 @@
 pub mod plan;
 mod stale;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api_client::events::ObjectReference;
 use api_client::{Cache, Change, Client, Object, ObjectKey, Patch};
@@ -30,6 +30,8 @@ pub struct Disruptions {
     stateful_sets: Cache<StatefulSet>,
     replication_controllers: Cache<ReplicationController>,
     served: ServedResources,
+    /// Pods under several budgets that were told of it, by the budget that tells.
+    told: Mutex<HashMap<ObjectKey, HashSet<String>>>,
 }
 
 impl Disruptions {
@@ -42,6 +44,7 @@ impl Disruptions {
             stateful_sets: caches.get(),
             replication_controllers: caches.get(),
             served: ServedResources::new(client),
+            told: Mutex::default(),
         }
     }
 }
@@ -68,12 +71,16 @@ impl Controller for Disruptions {
     }
 
     async fn reconcile(&self, key: &ObjectKey, work: &Work) -> Result<Done, Error> {
-        let Some(budget) = self.budgets.get(key) else { return Ok(Done::Settled) };
+        let Some(budget) = self.budgets.get(key) else {
+            self.told().remove(key);
+            return Ok(Done::Settled);
+        };
         let regarding = ObjectReference::to(&*budget);
         let selector = compile(budget.spec.as_ref().and_then(|s| s.selector.as_ref()));
         let pods = self.pods.snapshot();
         let pods: Vec<Arc<Pod>> =
             pods.namespace(&key.namespace).filter(|p| selects(&selector, &***p)).cloned().collect();
+        self.tell_of_overlap(key, &pods, work);
         if pods.is_empty() {
             work.recorder().normal(regarding.clone(), "NoPods", "No matching pods found");
         }
@@ -105,6 +112,30 @@ impl Controller for Disruptions {
 }
 
 impl Disruptions {
+    fn told(&self) -> MutexGuard<'_, HashMap<ObjectKey, HashSet<String>>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Warns of pods under several budgets: their eviction is refused (`getPdbForPod`). The first of the budgets tells,
+    /// and each pod once.
+    fn tell_of_overlap(&self, key: &ObjectKey, pods: &[Arc<Pod>], work: &Work) {
+        let budgets = self.budgets.snapshot();
+        let all = budgets.namespace(&key.namespace);
+        let all: Vec<(String, api::selector::LabelSelector)> =
+            all.map(|b| (b.key().name, compile(b.spec.as_ref().and_then(|s| s.selector.as_ref())))).collect();
+        let overlapping = plan::under_several(&key.name, pods, &all);
+        let now: HashSet<String> = overlapping.iter().map(|pod| pod.metadata.uid.clone()).collect();
+        let before = self.told().insert(key.clone(), now).unwrap_or_default();
+        for pod in overlapping.iter().filter(|pod| !before.contains(&pod.metadata.uid)) {
+            let (namespace, name) = (&pod.metadata.namespace, &pod.metadata.name);
+            let chosen = &key.name;
+            let message = format!(
+                "Pod {namespace:?}/{name:?} matches multiple PodDisruptionBudgets.  Chose {chosen:?} arbitrarily."
+            );
+            work.recorder().warning(ObjectReference::to(&***pod), "MultiplePodDisruptionBudgets", message);
+        }
+    }
+
     /// What the workloads of these pods ask for, each counted once (`getExpectedScale`).
     async fn expected(&self, pods: &[Arc<Pod>]) -> Result<Expected, Error> {
         let mut expected = Expected::default();

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::selector::LabelSelector;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::controllers::int_or_percent::scaled;
-use crate::objects::Pod;
+use crate::objects::{Pod, selects};
 
 /// An evicted pod that is not being deleted by then will not be (`DeletionTimeout`).
 const DELETION_TIMEOUT: SignedDuration = SignedDuration::from_mins(2);
@@ -116,6 +117,20 @@ pub fn failed(budget: &PodDisruptionBudget, why: &str, now: Timestamp) -> PodDis
     status.disruptions_allowed = Some(0);
     set_condition(&mut status, "False", "SyncFailed", why, now);
     status
+}
+
+/// The pods that are under other budgets, too, where this budget is the first of them by name.
+pub fn under_several<'p>(name: &str, pods: &'p [Arc<Pod>], budgets: &[(String, LabelSelector)]) -> Vec<&'p Arc<Pod>> {
+    if budgets.len() < 2 {
+        return Vec::new();
+    }
+    let is_told_here = |pod: &&Arc<Pod>| {
+        let mut names: Vec<&str> =
+            budgets.iter().filter(|(_, selector)| selects(selector, &***pod)).map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        names.len() > 1 && names.first() == Some(&name)
+    };
+    pods.iter().filter(is_told_here).collect()
 }
 
 /// How long until the announced disruption of a pod is taken back; `None` where none is, or where it stands.

@@ -59,20 +59,17 @@ impl Controller for EndpointsController {
         let pods = self.pods.snapshot();
         let pods: Vec<_> = pods.namespace(&key.namespace).filter(|p| has_labels(&***p, selector)).cloned().collect();
         let wanted = plan::wanted(&service, &pods);
-        let written = match &current {
+        match &current {
             None => {
                 let object = plan::new_object(&key.name, &wanted);
-                work.create::<Endpoints>(&key.namespace, &object).await.map(drop)
+                work.create::<Endpoints>(&key.namespace, &object).await?;
             }
-            Some(current) => match plan::patch(current, &wanted) {
-                None => Ok(()),
-                Some(patch) => work.patch::<Endpoints>(key, &Patch::Merge(patch)).await.map(drop),
-            },
-        };
-        match written {
-            // Nothing can be created in a namespace that is being deleted, and nothing needs to be.
-            Err(Error::Api(e)) if e.is_namespace_terminating() => Ok(Done::Settled),
-            other => other.map(|()| Done::Settled),
+            Some(current) => {
+                if let Some(patch) = plan::patch(current, &wanted) {
+                    work.patch::<Endpoints>(key, &Patch::Merge(patch)).await?;
+                }
+            }
         }
+        Ok(Done::Settled)
     }
 }

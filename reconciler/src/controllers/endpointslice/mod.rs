@@ -16,7 +16,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use plan::Step;
 
 use crate::engine::{Caches, Controller, Done, Error, Inputs, Output, Work};
-use crate::objects::{BY_SERVICE, Node, Pod, has_labels, label_of};
+use crate::objects::{BY_NODE, BY_SERVICE, Node, Pod, has_labels, label_of};
 
 pub struct EndpointSlices {
     services: Cache<Service>,
@@ -105,9 +105,7 @@ async fn act(work: &Work, service: &Service, key: &ObjectKey, step: Step) -> Res
         Step::Delete(key, uid) => work.delete::<EndpointSlice>(&key, &uid, DeleteParams::default()).await,
     };
     match acted {
-        // Nothing can be created in a namespace that is being deleted, and nothing needs to be.
-        Err(Error::Api(e)) if e.is_namespace_terminating() => Ok(()),
-        Err(e) if !e.is_race() => {
+        Err(e) if !e.is_race() && !e.is_namespace_ending() => {
             let message = format!("Error updating Endpoint Slices for Service {key}: {e}");
             work.recorder().warning(ObjectReference::to(service), "FailedToUpdateEndpointSlices", message);
             Err(e)
@@ -174,7 +172,7 @@ fn wake_services_on_node(
     {
         return;
     }
-    for pod in pods.snapshot().indexed(Pod::BY_NODE, &change.key.name) {
+    for pod in pods.snapshot().indexed(BY_NODE, &change.key.name) {
         let appeared = Change { key: pod.key(), old: None, new: Some(pod.clone()) };
         wake_services(services, &appeared, wake);
     }

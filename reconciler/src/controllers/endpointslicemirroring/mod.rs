@@ -100,15 +100,10 @@ impl Controller for EndpointSliceMirroring {
 }
 
 async fn act(work: &Work, key: &ObjectKey, step: Step) -> Result<(), Error> {
-    let acted = match step {
+    match step {
         Step::Create(slice) => work.create::<EndpointSlice>(&key.namespace, &slice).await.map(drop),
         Step::Patch(key, patch) => work.patch::<EndpointSlice>(&key, &Patch::Merge(patch)).await.map(drop),
         Step::Delete(key, uid) => work.delete::<EndpointSlice>(&key, &uid, DeleteParams::default()).await,
-    };
-    match acted {
-        // Nothing can be created in a namespace that is being deleted, and nothing needs to be.
-        Err(Error::Api(e)) if e.is_namespace_terminating() => Ok(()),
-        other => other,
     }
 }
 

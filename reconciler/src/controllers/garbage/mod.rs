@@ -9,7 +9,6 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use api_client::events::ObjectReference;
 use api_client::{
@@ -26,20 +25,17 @@ use serde_json::{Value, json};
 
 use crate::engine::{Caches, Controller, Done, Error, Inputs, Output, Work};
 
-/// An owner that exists but was not observed yet is looked for again after this long, until it is observed or gone.
-const OBSERVE_PAUSE: Duration = Duration::from_secs(1);
 /// Objects worked on at a time (`--concurrent-gc-syncs`).
 const WORKERS: usize = 20;
 
 pub struct GarbageCollector {
-    client: Client,
     monitor: Arc<Monitor>,
 }
 
 impl GarbageCollector {
     pub fn new(client: &Client, caches: &Caches) -> Self {
         let monitor = Monitor::new(client.clone(), caches.tasks().clone(), caches.shutdown().clone());
-        Self { client: client.clone(), monitor }
+        Self { monitor }
     }
 
     /// What it watches, for others that want to know of objects that go.
@@ -103,8 +99,9 @@ impl Controller for GarbageCollector {
             }
             verdict => (verdict, false),
         };
-        self.act(uid, &node, &gvr, verdict).await?;
-        Ok(if unobserved { Done::After(OBSERVE_PAUSE) } else { Done::Settled })
+        self.act(uid, &node, &gvr, verdict, work).await?;
+        // An owner that exists but was not observed yet is looked for again, until it is observed or gone.
+        Ok(if unobserved { Done::Later } else { Done::Settled })
     }
 }
 
@@ -139,7 +136,7 @@ impl GarbageCollector {
         }
         let namespace = if owner_gvr.namespaced { &*node.namespace } else { "" };
         let key = ObjectKey::new(namespace, reference.name.as_str());
-        let found = self.client.metadata_api(owner_gvr).find(&key).await?;
+        let found = work.metadata_api(&owner_gvr)?.find(&key).await?;
         let Some(found) = found.filter(|found| found.metadata.uid == reference.uid) else {
             self.report_wrong_namespace(node, gvr, owner, work);
             return Ok(Standing::Dangling);
@@ -172,28 +169,35 @@ impl GarbageCollector {
         work.recorder().warning(regarding, "OwnerRefInvalidNamespace", message);
     }
 
-    async fn act(&self, uid: Uid, node: &Node, gvr: &GroupVersionResource, verdict: Verdict) -> Result<(), Error> {
+    async fn act(
+        &self,
+        uid: Uid,
+        node: &Node,
+        gvr: &GroupVersionResource,
+        verdict: Verdict,
+        work: &Work,
+    ) -> Result<(), Error> {
         match verdict {
             Verdict::Nothing | Verdict::Ask(_) => Ok(()),
             Verdict::DropOwners(owners) => {
                 let drop = |reference: &OwnerReference| !owners.contains(&Uid::parse(&reference.uid));
-                self.rewrite_owners(uid, |references| references.into_iter().filter(drop).collect()).await
+                self.rewrite_owners(work, uid, |references| references.into_iter().filter(drop).collect()).await
             }
             Verdict::Delete { policy, unblock } => {
                 if unblock {
                     let free = |reference| OwnerReference { block_owner_deletion: false, ..reference };
-                    self.rewrite_owners(uid, |references| references.into_iter().map(free).collect()).await?;
+                    self.rewrite_owners(work, uid, |references| references.into_iter().map(free).collect()).await?;
                 }
-                self.delete(uid, node, gvr, policy, unblock).await
+                self.delete(work, (uid, node, gvr), policy, unblock).await
             }
             Verdict::Orphan(dependents) => {
                 let others = |r: &OwnerReference| Uid::parse(&r.uid) != uid;
                 let rewrite = |references: Vec<OwnerReference>| references.into_iter().filter(others).collect();
-                let orphaned = join_all(dependents.into_iter().map(|d| self.rewrite_owners(d, rewrite))).await;
+                let orphaned = join_all(dependents.into_iter().map(|d| self.rewrite_owners(work, d, rewrite))).await;
                 orphaned.into_iter().collect::<Result<(), Error>>()?;
-                self.remove_finalizer(node, gvr, "orphan").await
+                remove_finalizer(work, node, gvr, "orphan").await
             }
-            Verdict::FinishForeground => self.remove_finalizer(node, gvr, "foregroundDeletion").await,
+            Verdict::FinishForeground => remove_finalizer(work, node, gvr, "foregroundDeletion").await,
             Verdict::DeleteDependents(dependents) => {
                 // Each is judged in its own right: it may have other owners.
                 for dependent in dependents {
@@ -204,21 +208,22 @@ impl GarbageCollector {
         }
     }
 
-    fn target(&self, uid: Uid) -> Option<(Api<PartialObject>, ObjectKey, Box<str>)> {
+    fn target(&self, uid: Uid) -> Option<(GroupVersionResource, ObjectKey, Box<str>)> {
         let state = self.monitor.state();
         let node = state.graph.get(uid)?;
         let gvr = state.resource(node.resource)?.gvr.clone();
-        let key = ObjectKey::new(&*node.namespace, &*node.name);
-        Some((self.client.metadata_api(gvr), key, node.uid.clone()))
+        Some((gvr, ObjectKey::new(&*node.namespace, &*node.name), node.uid.clone()))
     }
 
     /// Changes an object's owner references, on condition that it is the same object in the state that was read.
     async fn rewrite_owners(
         &self,
+        work: &Work,
         uid: Uid,
         rewrite: impl Fn(Vec<OwnerReference>) -> Vec<OwnerReference>,
     ) -> Result<(), Error> {
-        let Some((api, key, own_uid)) = self.target(uid) else { return Ok(()) };
+        let Some((gvr, key, own_uid)) = self.target(uid) else { return Ok(()) };
+        let api = work.metadata_api(&gvr)?;
         let Some(live) = api.find(&key).await?.filter(|live| *live.metadata.uid == *own_uid) else { return Ok(()) };
         let new = rewrite(live.metadata.owner_references.clone());
         if new == live.metadata.owner_references {
@@ -227,28 +232,16 @@ impl GarbageCollector {
         patch_metadata(&api, &key, &live, json!({"ownerReferences": new})).await
     }
 
-    async fn remove_finalizer(&self, node: &Node, gvr: &GroupVersionResource, finalizer: &str) -> Result<(), Error> {
-        let api = self.client.metadata_api(gvr.clone());
-        let key = ObjectKey::new(&*node.namespace, &*node.name);
-        let Some(live) = api.find(&key).await?.filter(|live| *live.metadata.uid == *node.uid) else { return Ok(()) };
-        let left: Vec<&String> = live.metadata.finalizers.iter().filter(|f| *f != finalizer).collect();
-        if left.len() == live.metadata.finalizers.len() {
-            return Ok(());
-        }
-        patch_metadata(&api, &key, &live, json!({"finalizers": left})).await
-    }
-
     /// Deletes on condition that the object is still in the state it was judged in. A change that leaves the owners as
     /// they were doesn't matter.
     async fn delete(
         &self,
-        uid: Uid,
-        node: &Node,
-        gvr: &GroupVersionResource,
+        work: &Work,
+        (uid, node, gvr): (Uid, &Node, &GroupVersionResource),
         policy: Propagation,
         unblocked: bool,
     ) -> Result<(), Error> {
-        let api = self.client.metadata_api(gvr.clone());
+        let api = work.metadata_api(gvr)?;
         let key = ObjectKey::new(&*node.namespace, &*node.name);
         let params = |resource_version: Option<String>| DeleteParams {
             preconditions: Some(Preconditions { uid: Some(node.uid.to_string()), resource_version }),
@@ -278,6 +271,17 @@ impl GarbageCollector {
             Ok(_) => Ok(()),
         }
     }
+}
+
+async fn remove_finalizer(work: &Work, node: &Node, gvr: &GroupVersionResource, finalizer: &str) -> Result<(), Error> {
+    let api = work.metadata_api(gvr)?;
+    let key = ObjectKey::new(&*node.namespace, &*node.name);
+    let Some(live) = api.find(&key).await?.filter(|live| *live.metadata.uid == *node.uid) else { return Ok(()) };
+    let left: Vec<&String> = live.metadata.finalizers.iter().filter(|f| *f != finalizer).collect();
+    if left.len() == live.metadata.finalizers.len() {
+        return Ok(());
+    }
+    patch_metadata(&api, &key, &live, json!({"finalizers": left})).await
 }
 
 async fn patch_metadata(

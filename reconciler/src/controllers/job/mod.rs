@@ -13,7 +13,6 @@ mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use api_client::events::ObjectReference;
 use api_client::{Cache, Object, ObjectKey, Patch};
@@ -86,7 +85,7 @@ impl Controller for Jobs {
         }
         let Some(pods) = self.claim(&job, key, work).await? else {
             // Adopted pods are looked at as they are after their adoption.
-            return Ok(Done::After(Duration::ZERO));
+            return Ok(Done::Later);
         };
         self.sync(&job, pods, key, work).await
     }

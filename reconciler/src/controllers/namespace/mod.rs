@@ -47,11 +47,13 @@ impl Controller for Namespaces {
 
     fn inputs(&self, inputs: &mut Inputs) {
         inputs.primary(&self.namespaces);
-        let namespaces = self.namespaces.clone();
+        let (namespaces, pods) = (self.namespaces.clone(), self.pods.clone());
+        // Everything else waits for the last pod. A round for each would be one over all that are left.
         inputs.watch(&self.pods, move |change, wake| {
             let key = ObjectKey::new("", change.key.namespace.as_str());
+            let is_last = || pods.snapshot().namespace(&key.name).next().is_none();
             let is_going = || namespaces.get(&key).is_some_and(|n| n.metadata.deletion_timestamp.is_some());
-            if change.new.is_none() && is_going() {
+            if change.new.is_none() && is_going() && is_last() {
                 wake(key);
             }
         });
@@ -78,7 +80,7 @@ impl Controller for Namespaces {
             let patch = json!({"status": {"phase": "Terminating"}});
             work.patch_status::<Namespace>(key, &Patch::Merge(patch)).await?;
         }
-        let found = self.empty(&key.name).await?;
+        let found = self.empty(&key.name, work).await?;
         let old = namespace.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
         let conditions = plan::conditions(&old, &found, work.now());
         if conditions != old {
@@ -115,21 +117,21 @@ async fn finalize(work: &Work, key: &ObjectKey) -> Result<(), Error> {
 
 impl Namespaces {
     /// One round over everything in the namespace.
-    async fn empty(&self, namespace: &str) -> Result<Found, Error> {
+    async fn empty(&self, namespace: &str, work: &Work) -> Result<Found, Error> {
         let Discovery { resources, failed } = insist(|| discovery::read(&self.client)).await?;
         let mut found = Found { undiscovered: failed, ..Found::default() };
         let deletable = |r: &Served| r.gvr.namespaced && r.has_verbs(&["delete"]);
         let (pods, others): (Vec<Served>, Vec<Served>) =
             resources.into_iter().filter(deletable).partition(|r| r.gvr.group.is_empty() && r.gvr.resource == "pods");
         for resource in &pods {
-            note(&mut found, resource, self.empty_resource(resource, namespace).await);
+            note(&mut found, resource, empty_resource(resource, namespace, work).await);
         }
         // What pods use goes only after the pods are gone (`OrderedNamespaceDeletion`).
         if !found.remaining.is_empty() || !found.errors.is_empty() {
             return Ok(found);
         }
         let emptied = stream::iter(others.into_iter().map(|resource| async move {
-            let left = self.empty_resource(&resource, namespace).await;
+            let left = empty_resource(&resource, namespace, work).await;
             (resource, left)
         }));
         let emptied: Vec<_> = emptied.buffer_unordered(PARALLEL).collect().await;
@@ -139,46 +141,43 @@ impl Namespaces {
         found.errors.sort();
         Ok(found)
     }
+}
 
-    /// Deletes all objects of a resource in the namespace; gives those left.
-    async fn empty_resource(
-        &self,
-        resource: &Served,
-        namespace: &str,
-    ) -> Result<Vec<PartialObject>, api_client::Error> {
-        let api = self.client.metadata_api(resource.gvr.clone());
-        let all = ListParams::namespace(namespace);
-        let list = |listed: Result<List<PartialObject>, api_client::Error>| match listed {
-            Ok(list) => Ok(list.items),
-            // Served by discovery only: there is nothing to delete.
-            Err(e) if e.is_not_found() || e.is_method_not_allowed() => Ok(Vec::new()),
-            Err(e) => Err(e),
-        };
-        let before = list(insist(|| api.list(&all)).await)?;
-        if before.is_empty() {
-            return Ok(before);
-        }
-        let params = DeleteParams::default().propagation(Propagation::Background);
-        let collected = if resource.has_verbs(&["deletecollection"]) {
-            insist(|| api.delete_collection(&all, &params)).await.map(|()| true)
-        } else {
-            Ok(false)
-        };
-        match collected {
-            Ok(true) => {}
-            Err(e) if !(e.is_not_found() || e.is_method_not_allowed()) => return Err(e),
-            _ => {
-                for object in &before {
-                    let key = object.key();
-                    match insist(|| api.delete(&key, &params)).await {
-                        Err(e) if !e.is_not_found() => return Err(e),
-                        _ => {}
-                    }
+/// Deletes all objects of a resource in the namespace; gives those left.
+async fn empty_resource(resource: &Served, namespace: &str, work: &Work) -> Result<Vec<PartialObject>, Error> {
+    let api = work.metadata_api(&resource.gvr)?;
+    let all = ListParams::namespace(namespace);
+    let list = |listed: Result<List<PartialObject>, api_client::Error>| match listed {
+        Ok(list) => Ok(list.items),
+        // Served by discovery only: there is nothing to delete.
+        Err(e) if e.is_not_found() || e.is_method_not_allowed() => Ok(Vec::new()),
+        Err(e) => Err(e),
+    };
+    let before = list(insist(|| api.list(&all)).await)?;
+    // Also when nothing is left but what is on its way: deleting it again changes nothing.
+    if before.iter().all(|object| object.metadata.is_deleting()) {
+        return Ok(before);
+    }
+    let params = DeleteParams::default().propagation(Propagation::Background);
+    let collected = if resource.has_verbs(&["deletecollection"]) {
+        insist(|| api.delete_collection(&all, &params)).await.map(|()| true)
+    } else {
+        Ok(false)
+    };
+    match collected {
+        Ok(true) => {}
+        Err(e) if !(e.is_not_found() || e.is_method_not_allowed()) => return Err(e.into()),
+        _ => {
+            for object in &before {
+                let key = object.key();
+                match insist(|| api.delete(&key, &params)).await {
+                    Err(e) if !e.is_not_found() => return Err(e.into()),
+                    _ => {}
                 }
             }
         }
-        list(insist(|| api.list(&all)).await)
     }
+    Ok(list(insist(|| api.list(&all)).await)?)
 }
 
 /// Makes a call again if it got no answer, or one that says nothing about the call itself.
@@ -202,7 +201,7 @@ where
     }
 }
 
-fn note(found: &mut Found, resource: &Served, left: Result<Vec<PartialObject>, api_client::Error>) {
+fn note(found: &mut Found, resource: &Served, left: Result<Vec<PartialObject>, Error>) {
     match left {
         Err(e) => found.errors.push(e.to_string()),
         Ok(left) if left.is_empty() => {}

@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::engine::{Caches, Controller, Done, Error, Inputs, Output, Work};
-use crate::objects::{Node, NodeLease, Pod};
+use crate::objects::{BY_NODE, Node, NodeLease, Pod};
 
 pub struct NodeLifecycle {
     nodes: Cache<Node>,
@@ -138,7 +138,7 @@ impl Controller for NodeLifecycle {
             });
             // The status patch above raised the version; the next round taints.
             match work.patch::<Node>(key, &Patch::Merge(patch)).await {
-                Err(Error::Api(e)) if e.is_conflict() && silent => return Ok(Done::After(Duration::ZERO)),
+                Err(Error::Api(e)) if e.is_conflict() && silent => return Ok(Done::Later),
                 other => drop(other?),
             }
         }
@@ -202,7 +202,7 @@ impl NodeLifecycle {
             return Ok(());
         }
         let pods = self.pods.snapshot();
-        let stale = plan::to_mark_unready(node, pods.indexed(Pod::BY_NODE, &node.metadata.name));
+        let stale = plan::to_mark_unready(node, pods.indexed(BY_NODE, &node.metadata.name));
         let now = work.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let marked = join_all(stale.iter().map(|pod| {
             let condition = json!({"type": "Ready", "status": "False", "lastTransitionTime": now});

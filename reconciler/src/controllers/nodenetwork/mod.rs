@@ -48,7 +48,9 @@ impl Controller for NodeNetwork {
     }
 
     fn outputs(&self) -> &'static [Output] {
-        const OUTPUTS: &[Output] = &[Output::exclusive("rbac.authorization.k8s.io", "clusterrolebindings")];
+        const GROUP: &str = "rbac.authorization.k8s.io";
+        const OUTPUTS: &[Output] =
+            &[Output::exclusive(GROUP, "clusterrolebindings"), Output::right(GROUP, "clusterroles", &["bind"])];
         OUTPUTS
     }
 

@@ -6,12 +6,12 @@ mod proposal;
 pub mod replicas;
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api::selector::LabelSelector;
 use api_client::events::ObjectReference;
-use api_client::{Cache, Client, GroupVersionResource, ListParams, ObjectKey, PartialObject, Patch};
+use api_client::{Cache, Client, GroupVersionResource, ListParams, ObjectKey, Patch};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{
@@ -55,7 +55,8 @@ impl Controller for HorizontalPodAutoscalers {
     }
 
     fn inputs(&self, inputs: &mut Inputs) {
-        inputs.primary(&self.autoscalers);
+        // Not its status: each round writes that, and the next round is for the clock to start.
+        inputs.primary_when(&self.autoscalers, |change| generation(&change.old) != generation(&change.new));
     }
 
     fn outputs(&self) -> &'static [Output] {
@@ -74,6 +75,10 @@ impl Controller for HorizontalPodAutoscalers {
         round.write(key).await?;
         Ok(Done::After(PERIOD))
     }
+}
+
+fn generation(autoscaler: &Option<Arc<HorizontalPodAutoscaler>>) -> Option<i64> {
+    autoscaler.as_ref().map(|autoscaler| autoscaler.metadata.generation.unwrap_or_default())
 }
 
 /// One look at one autoscaler; failures are told in its conditions and events, and the next look follows anyway.
@@ -322,11 +327,10 @@ impl HorizontalPodAutoscalers {
     ) {
         let current = scale.spec.replicas;
         let target = ObjectKey::new(key.namespace.as_str(), round.spec.scale_target_ref.name.as_str());
-        let api = self.client.api_at::<PartialObject>(gvr.clone());
         let patch =
             json!({"metadata": {"resourceVersion": scale.metadata.resource_version}, "spec": {"replicas": desired}});
-        let written = match round.work.declared(&gvr.group, &gvr.resource, "scale") {
-            Ok(()) => {
+        let written = match round.work.subresource_api(gvr, "scale") {
+            Ok(api) => {
                 api.patch_with(&target, "scale", &Patch::Merge(patch), &Default::default()).await.map_err(Error::from)
             }
             Err(e) => Err(e),

@@ -29,7 +29,7 @@ pub struct PodGarbage {
     missing: Mutex<HashMap<String, Instant>>,
     /// The last look.
     looked_at: Mutex<Option<Instant>>,
-    /// A node went, or has taints: not to wait for the period's end.
+    /// A node went, or was declared dead: not to wait for the period's end.
     has_node_news: Arc<AtomicBool>,
 }
 
@@ -78,7 +78,8 @@ impl Controller for PodGarbage {
         });
         let has_news = self.has_node_news.clone();
         inputs.watch(&self.nodes, move |change, wake| {
-            if change.new.as_ref().is_none_or(|node| !node.spec.taints.is_empty()) {
+            let lost = |node: &Option<Arc<Node>>| node.as_ref().is_some_and(|node| plan::is_out_of_service(node));
+            if change.new.is_none() || lost(&change.new) && !lost(&change.old) {
                 has_news.store(true, Ordering::Relaxed);
                 wake(ObjectKey::default());
             }

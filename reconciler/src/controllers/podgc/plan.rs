@@ -51,7 +51,7 @@ pub fn garbage<'a>(
     garbage
 }
 
-fn is_out_of_service(node: &Node) -> bool {
+pub fn is_out_of_service(node: &Node) -> bool {
     let ready = node.condition("Ready").is_some_and(|c| c.status == "True");
     !ready && node.spec.taints.iter().any(|t| t.key == OUT_OF_SERVICE)
 }

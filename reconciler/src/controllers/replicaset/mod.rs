@@ -15,18 +15,20 @@ use async_trait::async_trait;
 pub use kind::Replicated;
 
 use super::{claim, pods};
-use crate::engine::{Caches, Controller, Done, Error, Inputs, Output, Work};
+use crate::engine::{Ages, Caches, Clock, Controller, Done, Error, Inputs, Output, Work};
 use crate::objects::{BY_CONTROLLER, ORPHANS, Owner, Pod, controller_of, selects};
 
 /// The controller of kind `K`.
 pub struct Replicas<K> {
     owners: Cache<K>,
     pods: Cache<Pod>,
+    /// Since when pods are ready.
+    ages: Arc<Ages>,
 }
 
 impl<K: Replicated> Replicas<K> {
     pub fn new(caches: &Caches) -> Self {
-        Self { owners: caches.get(), pods: caches.get() }
+        Self { owners: caches.get(), pods: caches.get(), ages: Arc::default() }
     }
 }
 
@@ -39,7 +41,11 @@ impl<K: Replicated> Controller for Replicas<K> {
     fn inputs(&self, inputs: &mut Inputs) {
         inputs.primary(&self.owners);
         let owners = self.owners.clone();
-        inputs.watch(&self.pods, move |change, wake| claim::wake_owners(&owners, K::selector, change, wake));
+        let ages = self.ages.clone();
+        inputs.watch(&self.pods, move |change, wake| {
+            pods::forget(&ages, change);
+            claim::wake_owners(&owners, K::selector, change, wake);
+        });
     }
 
     fn outputs(&self) -> &'static [Output] {
@@ -72,12 +78,13 @@ impl<K: Replicated> Controller for Replicas<K> {
         };
         let failure = acted.as_ref().err().map(|e| plan::Failure { message: e.to_string() });
         let old = object.status();
-        let new = plan::status(&wanted, &old, &active.owned, terminating, failure.as_ref(), now);
+        let clock = Clock::new(now, &self.ages);
+        let new = plan::status(&wanted, &old, &active.owned, terminating, failure.as_ref(), clock);
         if new != old {
             work.patch_status::<K>(key, &Patch::Merge(new.patch())).await?;
         }
         acted?;
-        Ok(Done::after(plan::next_check(&wanted, &active.owned, now)))
+        Ok(Done::after(plan::next_check(&wanted, &active.owned, clock)))
     }
 }
 

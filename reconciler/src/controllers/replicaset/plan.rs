@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::rank;
+use crate::engine::Clock;
 use crate::objects::{Pod, has_labels};
 
 /// What a ReplicaSet or a ReplicationController asks for.
@@ -78,7 +79,7 @@ pub fn status(
     active: &[Arc<Pod>],
     terminating: usize,
     failure: Option<&Failure>,
-    now: Timestamp,
+    clock: Clock<'_>,
 ) -> Status {
     let count = |test: &dyn Fn(&Pod) -> bool| clamp(active.iter().filter(|pod| test(pod)).count());
     let replicas = clamp(active.len());
@@ -86,10 +87,10 @@ pub fn status(
         replicas,
         fully_labeled_replicas: count(&|pod| has_labels(pod, &wanted.template_labels)),
         ready_replicas: count(&Pod::is_ready),
-        available_replicas: count(&|pod| pod.is_available(wanted.min_ready_seconds, now)),
+        available_replicas: count(&|pod| pod.is_available(wanted.min_ready_seconds, clock)),
         terminating_replicas: old.terminating_replicas.map(|_| clamp(terminating)),
         observed_generation: wanted.generation,
-        conditions: conditions(wanted, old, replicas, failure, now),
+        conditions: conditions(wanted, old, replicas, failure, clock.now),
     }
 }
 
@@ -153,11 +154,10 @@ impl Status {
 }
 
 /// When the next ready pod becomes available, if one is on its way (`FindMinNextPodAvailabilityCheck`).
-pub fn next_check(wanted: &Wanted, active: &[Arc<Pod>], now: Timestamp) -> Option<Duration> {
+pub fn next_check(wanted: &Wanted, active: &[Arc<Pod>], clock: Clock<'_>) -> Option<Duration> {
     let seconds = i64::from(wanted.min_ready_seconds);
     let left = |pod: &Arc<Pod>| {
-        let age = now.duration_since(pod.ready_since()?);
-        let left = jiff::SignedDuration::from_secs(seconds) - age;
+        let left = jiff::SignedDuration::from_secs(seconds) - pod.ready_for(clock)?;
         Duration::try_from(left).ok().filter(|left| !left.is_zero())
     };
     active.iter().filter_map(left).min()

@@ -99,13 +99,22 @@ fn status_counts_and_failure_comes_and_goes() {
     let pods = [pod("a ready=30"), pod("b ready=5"), pod("c")];
     let wanted = Wanted { min_ready_seconds: 10, ..wanted(4) };
     let failure = Failure { message: "exceeded quota".into() };
-    let failed = plan::status(&wanted, &old, &pods, 1, Some(&failure), now());
+    let failed = plan::status(&wanted, &old, &pods, 1, Some(&failure), now().into());
     expect![[r#"{"status":{"availableReplicas":1,"conditions":[{"lastTransitionTime":"2026-01-01T12:00:00Z","message":"exceeded quota","reason":"FailedCreate","status":"True","type":"ReplicaFailure"}],"fullyLabeledReplicas":3,"observedGeneration":3,"readyReplicas":2,"replicas":3,"terminatingReplicas":1}}"#]]
         .assert_eq(&failed.patch().to_string());
-    let again = plan::status(&wanted, &failed, &pods, 1, Some(&Failure { message: "other".into() }), now());
+    let again = plan::status(&wanted, &failed, &pods, 1, Some(&Failure { message: "other".into() }), now().into());
     assert_eq!(again, failed, "a standing failure is not rewritten");
-    let well = plan::status(&wanted, &failed, &pods, 1, None, now());
+    let well = plan::status(&wanted, &failed, &pods, 1, None, now().into());
     assert_eq!(well.conditions, []);
-    assert_eq!(plan::next_check(&wanted, &pods, now()), Some(Duration::from_secs(5)));
-    assert_eq!(plan::next_check(&wanted, &pods[..1], now()), None);
+    assert_eq!(plan::next_check(&wanted, &pods, now().into()), Some(Duration::from_secs(5)));
+    assert_eq!(plan::next_check(&wanted, &pods[..1], now().into()), None);
+}
+
+/// Sorting panics where the order is none: many pods, ready for like times, made at like times.
+#[test]
+fn pods_of_like_age_are_in_some_order() {
+    let pods: Vec<String> =
+        (0..60).map(|n| format!("p{} ready={} age={}", n * 37 % 60, 100 + n * 7 % 5, 100 + n * 11 % 90)).collect();
+    let texts: Vec<&str> = pods.iter().map(String::as_str).collect();
+    assert_eq!(deletion_order(&texts, &[]).split(' ').count(), 60);
 }

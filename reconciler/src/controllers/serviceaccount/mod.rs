@@ -112,13 +112,11 @@ fn wake_namespace<T: Object>(change: &Change<T>, name: &str, wake: &dyn Fn(Objec
     }
 }
 
-/// Somebody else may have been faster, or the namespace may be on its way out.
+/// Somebody else may have been faster, or the namespace may be gone.
 fn created<T>(result: Result<T, Error>) -> Result<Done, Error> {
     match result {
         Ok(_) => Ok(Done::Settled),
-        Err(Error::Api(e)) if e.is_already_exists() || e.is_namespace_terminating() || e.is_not_found() => {
-            Ok(Done::Settled)
-        }
+        Err(Error::Api(e)) if e.is_already_exists() || e.is_not_found() => Ok(Done::Settled),
         Err(e) => Err(e),
     }
 }

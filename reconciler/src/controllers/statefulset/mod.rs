@@ -20,7 +20,7 @@ use plan::{Group, Input, Plan, Revision, Step};
 
 use super::history::{self, plan as revisions};
 use super::{claim, pods};
-use crate::engine::{Caches, Controller, Done, Error, Inputs, Output, Work};
+use crate::engine::{Ages, Caches, Clock, Controller, Done, Error, Inputs, Output, Work};
 use crate::objects::{BY_CONTROLLER, ORPHANS, Owner, Pod, compile, selects};
 
 pub struct StatefulSets {
@@ -28,11 +28,19 @@ pub struct StatefulSets {
     pods: Cache<Pod>,
     claims: Cache<PersistentVolumeClaim>,
     revisions: Cache<ControllerRevision>,
+    /// Since when pods are ready.
+    ages: Arc<Ages>,
 }
 
 impl StatefulSets {
     pub fn new(caches: &Caches) -> Self {
-        Self { sets: caches.get(), pods: caches.get(), claims: caches.get(), revisions: caches.get() }
+        Self {
+            sets: caches.get(),
+            pods: caches.get(),
+            claims: caches.get(),
+            revisions: caches.get(),
+            ages: Arc::default(),
+        }
     }
 }
 
@@ -46,7 +54,11 @@ impl Controller for StatefulSets {
         inputs.primary(&self.sets);
         let selector = |set: &StatefulSet| compile(set.spec.as_ref().map(|s| &s.selector));
         let sets = self.sets.clone();
-        inputs.watch(&self.pods, move |change, wake| claim::wake_owners(&sets, selector, change, wake));
+        let ages = self.ages.clone();
+        inputs.watch(&self.pods, move |change, wake| {
+            pods::forget(&ages, change);
+            claim::wake_owners(&sets, selector, change, wake);
+        });
         let sets = self.sets.clone();
         inputs.watch(&self.revisions, move |change, wake| claim::wake_owners(&sets, selector, change, wake));
         let sets = self.sets.clone();
@@ -157,7 +169,7 @@ impl StatefulSets {
             current: Revision { name: &current, template: &current_template },
             update: Revision { name: &update, template: &update_template },
             collisions,
-            now: work.now(),
+            clock: Clock::new(work.now(), &self.ages),
         }))
     }
 }
@@ -195,8 +207,9 @@ async fn run_step(work: &Work, set: &Set<'_>, step: &Step) -> Result<(), Error> 
     match step {
         Step::CreateClaim { pod, name, object } => {
             let created = work.create::<PersistentVolumeClaim>(namespace, object).await;
-            if matches!(&created, Err(Error::Api(e)) if e.is_already_exists()) {
-                // The cache is behind; the next look takes the claim as it is.
+            let is_late = |e: &Error| matches!(e, Error::Api(e) if e.is_already_exists());
+            if created.as_ref().is_err_and(|e| is_late(e) || e.is_namespace_ending()) {
+                // The cache is behind, and the next look takes the claim as it is; or there is no next look.
                 return created.map(drop);
             }
             report_claim(work, set, pod, name, created.as_ref().err());
@@ -208,8 +221,7 @@ async fn run_step(work: &Work, set: &Set<'_>, step: &Step) -> Result<(), Error> 
         }
         Step::CreatePod { name, object } => match work.create::<Pod>(namespace, object).await {
             Err(Error::Api(e)) if e.is_already_exists() => Err(e.into()),
-            // Nothing can be created any more, and nothing needs to be.
-            Err(Error::Api(e)) if e.is_namespace_terminating() => Ok(()),
+            Err(e) if e.is_namespace_ending() => Ok(()),
             created => {
                 report(work, set, "create", name, created.as_ref().err());
                 created.map(drop)

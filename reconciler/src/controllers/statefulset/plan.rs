@@ -4,11 +4,12 @@
 //! one per pod. An ordered set does one group after the other and a blocked one ends the plan; a parallel set does all
 //! groups of a stage at once. Either way a stage that fails ends the work (`updateStatefulSet`).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api_client::{Object, ObjectKey};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PodTemplateSpec};
 use serde_json::{Value, json};
@@ -18,6 +19,7 @@ use super::retention::{self, Owners, User};
 use super::status::Status;
 use crate::controllers::history::plan::REVISION_LABEL;
 use crate::controllers::int_or_percent::scaled;
+use crate::engine::Clock;
 use crate::objects::Pod;
 
 /// A revision with the template it keeps.
@@ -37,7 +39,7 @@ pub struct Input<'a> {
     pub current: Revision<'a>,
     pub update: Revision<'a>,
     pub collisions: i32,
-    pub now: Timestamp,
+    pub clock: Clock<'a>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -104,8 +106,8 @@ pub fn is_running_and_ready(pod: &Pod) -> bool {
     pod.status.phase == "Running" && pod.is_ready()
 }
 
-pub fn is_available(set: &Set<'_>, pod: &Pod, now: Timestamp) -> bool {
-    pod.is_available(set.min_ready_seconds(), now)
+pub fn is_available(set: &Set<'_>, pod: &Pod, clock: Clock<'_>) -> bool {
+    pod.is_available(set.min_ready_seconds(), clock)
 }
 
 /// The place of an ordinal.
@@ -140,9 +142,10 @@ enum Flow {
 impl<'a> Planner<'a> {
     fn new(input: &'a Input<'a>, set: Set<'a>) -> Self {
         let ordinals = set.ordinals();
-        let at = |wanted: i32| input.pods.iter().find(|pod| ordinal(&pod.metadata.name) == Some(wanted));
-        let replicas = ordinals.clone().map(|ordinal| match at(ordinal) {
-            Some(pod) => Replica::There(pod.clone()),
+        let by_ordinal = input.pods.iter().filter_map(|pod| Some((ordinal(&pod.metadata.name)?, pod)));
+        let by_ordinal: HashMap<i32, &Arc<Pod>> = by_ordinal.collect();
+        let replicas = ordinals.clone().map(|ordinal| match by_ordinal.get(&ordinal) {
+            Some(pod) => Replica::There((*pod).clone()),
             None => Replica::Missing { ordinal, outdated: starts_outdated(input, &set, ordinal) },
         });
         let outside = |pod: &&Arc<Pod>| ordinal(&pod.metadata.name).is_some_and(|o| !ordinals.contains(&o));
@@ -152,7 +155,7 @@ impl<'a> Planner<'a> {
     }
 
     fn is_unavailable(&self, pod: &Pod) -> bool {
-        !is_available(&self.set, pod, self.input.now) || pod.metadata.is_deleting()
+        !is_available(&self.set, pod, self.input.clock) || pod.metadata.is_deleting()
     }
 
     fn decide(&mut self) {
@@ -318,7 +321,7 @@ impl<'a> Planner<'a> {
     /// One condemned pod (`processCondemned`). An ordered set takes one at a time, and none while another is unwell.
     fn scale_down(&self, pod: &Arc<Pod>, first_unavailable: Option<&str>) -> (Group, Flow) {
         let is_first = first_unavailable == Some(pod.metadata.name.as_str());
-        let unwell = !is_running_and_ready(pod) || !is_available(&self.set, pod, self.input.now);
+        let unwell = !is_running_and_ready(pod) || !is_available(&self.set, pod, self.input.clock);
         let waits = pod.metadata.is_deleting() || unwell && !is_first && !self.set.is_parallel();
         if waits { (Vec::new(), Flow::Stop) } else { (vec![Step::DeletePod(pod.clone())], Flow::Stop) }
     }
@@ -385,7 +388,7 @@ impl<'a> Planner<'a> {
             return None;
         }
         let wait = SignedDuration::from_secs(i64::from(seconds));
-        let left = |pod: &Arc<Pod>| Some(wait - self.input.now.duration_since(pod.ready_since()?));
+        let left = |pod: &Arc<Pod>| Some(wait - pod.ready_for(self.input.clock)?);
         let next = self.input.pods.iter().filter_map(left).filter(|left| left.is_positive()).min();
         Duration::try_from(next.unwrap_or(wait)).ok()
     }

@@ -50,7 +50,7 @@ impl Status {
             observed_generation: set.object.metadata.generation.unwrap_or_default(),
             replicas: count(&is_created),
             ready: count(&is_running_and_ready),
-            available: count(&|pod| is_running_and_ready(pod) && is_available(set, pod, input.now)),
+            available: count(&|pod| is_running_and_ready(pod) && is_available(set, pod, input.clock)),
             current: at(input.current.name),
             updated: at(input.update.name),
             current_revision: input.current.name.to_owned(),

@@ -80,7 +80,7 @@ impl World {
             current: Revision { name: &current, template: &current_template },
             update: Revision { name: &update, template: &update_template },
             collisions: 0,
-            now: self.now,
+            clock: self.now.into(),
         })
     }
 

@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::engine::{Caches, Controller, Done, Error, Inputs, Output, Work};
-use crate::objects::{Node, Pod};
+use crate::objects::{BY_NODE, Node, Pod};
 
 pub struct TaintEviction {
     pods: Cache<Pod>,
@@ -70,7 +70,7 @@ impl Controller for TaintEviction {
             };
             if taints(&change.old) != taints(&change.new) {
                 let pods = pods.snapshot();
-                pods.indexed(Pod::BY_NODE, &change.key.name).for_each(|pod| wake(pod.metadata.key()));
+                pods.indexed(BY_NODE, &change.key.name).for_each(|pod| wake(pod.metadata.key()));
             }
         });
     }

@@ -68,7 +68,12 @@ impl Controller for EphemeralVolumes {
                 None => {
                     let claim = claim(&Owner::of(&*pod), &name, template);
                     let created = work.create::<PersistentVolumeClaim>(&key.namespace, &claim).await;
-                    created.inspect_err(|error| failed(&pod, &error.to_string(), work))?;
+                    let tell = |error: &Error| failed(&pod, &error.to_string(), work);
+                    created.inspect_err(|error| {
+                        if !error.is_namespace_ending() {
+                            tell(error)
+                        }
+                    })?;
                 }
             }
         }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::{claim_of, claims_of, key_of};
 use crate::engine::{Caches, Controller, Done, Error, Inputs, Output, Work};
-use crate::objects::{Node, Pod};
+use crate::objects::{BY_NODE, BY_VOLUME, Node, Pod};
 
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
@@ -92,10 +92,9 @@ impl Seen {
     /// Those of the volume that were made here, by node.
     fn attachments(&self, volume: &Volume) -> BTreeMap<String, Attachment> {
         let all = self.attachments.snapshot();
-        let own = all.iter().filter(|a| {
-            a.spec.source.persistent_volume_name.as_deref() == Some(&volume.name)
-                && a.metadata.name.as_deref() == Some(&volume.attachment_name(&a.spec.node_name))
-        });
+        let own = all
+            .indexed(BY_VOLUME, &volume.name)
+            .filter(|a| a.metadata.name.as_deref() == Some(&volume.attachment_name(&a.spec.node_name)));
         own.map(|a| {
             let attachment = Attachment {
                 uid: a.metadata.uid.clone().unwrap_or_default(),
@@ -193,7 +192,7 @@ impl Controller for Attachments {
                 return;
             }
             let all = attachments.snapshot();
-            all.iter().filter(|a| a.spec.node_name == change.key.name).filter_map(|a| volume_of(a)).for_each(wake);
+            all.indexed(BY_NODE, &change.key.name).filter_map(|a| volume_of(a)).for_each(wake);
         });
     }
 
@@ -317,9 +316,8 @@ impl Controller for NodeVolumes {
     async fn reconcile(&self, key: &ObjectKey, work: &Work) -> Result<Done, Error> {
         let Some(node) = self.seen.nodes.get(key) else { return Ok(Done::Settled) };
         let attachments = self.seen.attachments.snapshot();
-        let here = attachments.iter().filter(|a| a.spec.node_name == key.name);
         let mut names = Vec::new();
-        for attachment in here {
+        for attachment in attachments.indexed(BY_NODE, &key.name) {
             let Some(object) = volume_of(attachment).and_then(|key| self.seen.volumes.get(&key)) else { continue };
             let Some(volume) = self.seen.volume(&object) else { continue };
             let needed = self.seen.needing(&object).iter().any(|pod| pod.spec.node_name == key.name);

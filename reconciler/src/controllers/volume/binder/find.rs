@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api_client::Snapshot;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 
 use crate::controllers::volume::{claim_of, class_of_claim, class_of_volume, requested, storage};
@@ -12,7 +13,7 @@ use crate::objects::{compile, label_of};
 /// picks, because the node matters.
 pub fn best<'a>(
     claim: &PersistentVolumeClaim,
-    volumes: &'a [Arc<PersistentVolume>],
+    volumes: &'a Snapshot<PersistentVolume>,
     waits: bool,
 ) -> Option<&'a PersistentVolume> {
     let mut fitting: Vec<&Arc<PersistentVolume>> = volumes.iter().filter(|volume| could_hold(volume, claim)).collect();

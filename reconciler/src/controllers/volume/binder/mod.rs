@@ -15,9 +15,9 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use plan::{ForClaim, ForVolume};
 use steps::Step;
 
-use super::{claim_of, claims_of, class_of_claim, key_of};
+use super::{claim_of, claims_of, key_of};
 use crate::engine::{Caches, Controller, Done, Error, Inputs, Output, Work};
-use crate::objects::{Pod, annotation_of};
+use crate::objects::{BY_VOLUME, Pod, UNBOUND_BY_CLASS, annotation_of, class_value};
 
 const DEFAULT_CLASS: [&str; 2] =
     ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
@@ -89,7 +89,7 @@ impl Controller for Binder {
 impl Binder {
     fn claim(&self, key: &ObjectKey) -> Vec<Step> {
         let Some(claim) = self.claims.get(key) else { return Vec::new() };
-        let volumes: Vec<Arc<PersistentVolume>> = self.volumes.snapshot().iter().cloned().collect();
+        let volumes = self.volumes.snapshot();
         let classes = self.classes.snapshot();
         let is_default = |class: &&Arc<StorageClass>| {
             DEFAULT_CLASS.iter().any(|name| annotation_of(&class.metadata, name) == Some("true"))
@@ -166,14 +166,10 @@ fn wake_claims(claims: &Cache<PersistentVolumeClaim>, change: &Change<Persistent
             wake(key_of(reference));
         }
     }
-    let free = change.new.as_ref().filter(|volume| claim_of(volume).is_none());
-    let named = |claim: &PersistentVolumeClaim| {
-        claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()) == Some(change.key.name.as_str())
-    };
-    let fits = |claim: &PersistentVolumeClaim| {
-        free.is_some_and(|volume| !is_bound(claim) && class_of_claim(claim) == super::class_of_volume(volume))
-    };
-    for claim in claims.snapshot().iter().filter(|claim| named(claim) || fits(claim)) {
-        wake(claim.key());
+    let claims = claims.snapshot();
+    claims.indexed(BY_VOLUME, &change.key.name).for_each(|claim| wake(claim.key()));
+    if let Some(volume) = change.new.as_ref().filter(|volume| claim_of(volume).is_none()) {
+        let class = class_value(super::class_of_volume(volume));
+        claims.indexed(UNBOUND_BY_CLASS, class).for_each(|claim| wake(claim.key()));
     }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use api_client::{Object, ObjectKey};
+use api_client::{Object, ObjectKey, Snapshot};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ const BUILT_IN_PREFIX: &str = "kubernetes.io/";
 /// What is known when a claim is looked at.
 pub struct ForClaim<'a> {
     pub claim: &'a PersistentVolumeClaim,
-    pub volumes: &'a [Arc<PersistentVolume>],
+    pub volumes: &'a Snapshot<PersistentVolume>,
     pub class: &'a dyn Fn(&str) -> Option<Arc<StorageClass>>,
     /// The class of claims that name none.
     pub default_class: Option<&'a str>,
@@ -51,7 +51,7 @@ pub fn claim(input: &ForClaim<'_>) -> Vec<Step> {
 }
 
 fn volume_named<'a>(input: &'a ForClaim<'_>, name: &str) -> Option<&'a PersistentVolume> {
-    input.volumes.iter().find(|v| v.metadata.name.as_deref() == Some(name)).map(|v| &**v)
+    input.volumes.get(&ObjectKey::new("", name)).map(|v| &**v)
 }
 
 /// A claim that takes what fits.

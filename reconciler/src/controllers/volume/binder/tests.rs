@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api_client::Snapshot;
 use expect_test::{Expect, expect};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -107,7 +108,7 @@ fn class(name: &str) -> Option<Arc<StorageClass>> {
 }
 
 fn steps_of(text: &str, volumes: &[&str], default_class: Option<&str>, waiting_pod: Option<&str>) -> Vec<Step> {
-    let volumes: Vec<_> = volumes.iter().map(|text| volume(text)).collect();
+    let volumes = Snapshot::of(volumes.iter().map(|text| volume(text)).map(Arc::unwrap_or_clone), &[]);
     plan::claim(&ForClaim { claim: &claim(text), volumes: &volumes, class: &class, default_class, waiting_pod })
 }
 
