@@ -10,6 +10,8 @@ pub struct Kind {
     pub kind: String,
     pub singular: String,
     pub short_names: Vec<String>,
+    /// Its objects can be listed and live until they are deleted; what is made up for each request, such as metrics, is
+    /// nobody's cause.
     pub listable: bool,
 }
 
@@ -30,7 +32,7 @@ impl Kind {
             kind: served.kind.clone(),
             singular,
             short_names: served.short_names.clone(),
-            listable: served.has_verbs(&["list", "get"]),
+            listable: served.has_verbs(&["list", "get", "delete"]),
         }
     }
 
