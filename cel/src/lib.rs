@@ -6,7 +6,8 @@
 //! use cel::{Budget, Env, Scope, Type, Value};
 //! let program = Env::default().with("x", Type::Int).compile("x * 2 > 3").unwrap();
 //! let x = Value::Int(2);
-//! let scope = Scope::new(&[("x", &x)]);
+//! let bound = [("x", &x)];
+//! let scope = Scope::new(&bound);
 //! assert_eq!(program.evaluate(&scope, &mut Budget::new(1000)), Ok(Value::Bool(true)));
 //! ```
 
