@@ -1,6 +1,6 @@
 //! What the kinds that keep pods from a template share: replicas, selector and template must fit each other.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::format;
 use super::place::{Errors, Place};
@@ -143,7 +143,14 @@ pub fn replicas_field(object: &Value) -> Vec<(&'static str, String)> {
 
 /// Only `fields` of the spec differ between `new` and `old`.
 pub fn only_changed(new: &Place, old: &Place, fields: &[&str]) -> bool {
-    let (Some(new), Some(old)) = (new.map(), old.map()) else { return new.value == old.value };
+    let none = Map::new();
+    let (new, old) = match (new.map(), old.map()) {
+        (Some(new), Some(old)) => (new, old),
+        // What is absent has no fields.
+        (Some(new), None) if old.value.is_null() => (new, &none),
+        (None, Some(old)) if new.value.is_null() => (&none, old),
+        _ => return new.value == old.value,
+    };
     let keys = new.keys().chain(old.keys().filter(|k| !new.contains_key(*k)));
     keys.filter(|key| !fields.contains(&key.as_str())).all(|key| {
         let (new, old) = (new.get(key).unwrap_or(&Value::Null), old.get(key).unwrap_or(&Value::Null));

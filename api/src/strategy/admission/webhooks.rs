@@ -159,11 +159,11 @@ fn service_reference(service: &Place, errors: &mut Errors) {
         return;
     }
     let text = path.str();
+    if text.is_empty() || text == "/" {
+        return;
+    }
     if !text.starts_with('/') {
         errors.push(path.invalid("must start with a '/'"));
-    }
-    if text == "/" {
-        return;
     }
     if !text.starts_with('/') {
         errors.push(path.invalid("must be a valid URL path"));

@@ -99,6 +99,19 @@ fn little_of_a_pod_changes() {
 }
 
 #[test]
+fn a_resize_may_add_what_was_not_there() {
+    let container = |name: &str, resources: Value| json!({"name": name, "image": "i:1", "resources": resources});
+    let given = json!({"requests": {"cpu": "100m"}});
+    let before = pod(json!({"containers": [container("a", given.clone()), container("b", json!({}))]})).unwrap();
+    let resized = |resources: Value| {
+        update(("", "pods", "resize"), &before, |new| new["spec"]["containers"][1]["resources"] = resources)
+    };
+    let added = json!({"requests": {"cpu": "20m", "memory": "20Mi"}, "limits": {"cpu": "30m"}});
+    assert_eq!(resized(added.clone()).unwrap()["spec"]["containers"][1]["resources"], added);
+    refused(resized(json!({"limits": {"example.com/gpu": "1"}})), &[("Forbidden", "spec")]);
+}
+
+#[test]
 fn deletion_is_graceful_for_scheduled_pods() {
     let mut pod = pod(json!({})).unwrap();
     let grace = |pod: &Value, asked| of("", "pods").deletion_grace_seconds(pod, asked);
