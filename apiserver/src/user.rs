@@ -2,11 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
-
-use crate::authz::rule::Rule;
 
 pub const ANONYMOUS: &str = "system:anonymous";
 pub const GROUP_AUTHENTICATED: &str = "system:authenticated";
@@ -25,8 +22,6 @@ pub struct User {
     pub uid: String,
     pub groups: Vec<String>,
     pub extra: BTreeMap<String, Vec<String>>,
-    /// What this user may do beyond what roles give it: for components of this process, whose wiring says so.
-    pub rights: Option<Arc<[Rule]>>,
 }
 
 impl User {
@@ -35,12 +30,6 @@ impl User {
         let mut groups: Vec<String> = groups.iter().map(|g| (*g).to_owned()).collect();
         groups.push(GROUP_AUTHENTICATED.to_owned());
         Self { name: name.into(), groups, ..Self::default() }
-    }
-
-    /// The same user with the rules of a role (`rules` of a ClusterRole) as its own.
-    pub fn with_rights(self, rules: serde_json::Value) -> Self {
-        let rules = Rule::parse_all(&serde_json::json!({"rules": rules}));
-        Self { rights: Some(rules.into()), ..self }
     }
 
     pub fn anonymous() -> Self {

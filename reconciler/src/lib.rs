@@ -16,7 +16,7 @@ use api_client::leader::Elector;
 use api_client::transport::InProcess;
 use api_client::{Client, ObjectKey};
 use controllers::replicaset::Replicas;
-use engine::{Caches, Controller, Engine, Identities, Metrics};
+use engine::{Caches, Controller, Engine, Metrics};
 use futures_util::FutureExt;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
@@ -45,8 +45,6 @@ pub struct Options {
     pub load_balancer_addresses: controllers::loadbalancer::Pool,
     /// Signs approved certificate requests; `None` leaves that to somebody else.
     pub signer: Option<Arc<dyn controllers::certificates::Signer>>,
-    /// Whom each controller acts as; `None`: all as the client's user, which then may do all that any of them does.
-    pub identities: Option<Arc<dyn Identities>>,
     /// Where queue metrics are kept; register it with the process's registry.
     pub metrics: Metrics,
     /// Keys are run again before the caches have seen what they wrote. This is a fault: tests switch it on to show that
@@ -70,9 +68,9 @@ async fn drive(client: Client, options: Options, shutdown: CancellationToken) {
     let caches = Caches::new(client.clone(), tasks.clone(), shutdown.clone());
     let recorder = Recorder::start(&client, "controllermanager", "", &tasks, shutdown.clone());
     let metrics = options.metrics.clone();
-    let (forgetful, identities) = (options.forgetful, options.identities.clone());
+    let forgetful = options.forgetful;
     let (tasks_of, stop) = (tasks.clone(), shutdown.clone());
-    let engine = Engine { client, identities, caches, recorder, metrics, forgetful, tasks: tasks_of, shutdown: stop };
+    let engine = Engine { client, caches, recorder, metrics, forgetful, tasks: tasks_of, shutdown: stop };
     let controllers = controllers(&engine.client, &engine.caches, &options);
     info!(controllers = controllers.len(), "controllers started");
     controllers.into_iter().for_each(|controller| engine.start(controller));
@@ -165,7 +163,7 @@ mod tests {
     async fn every_resource_has_one_exclusive_writer_at_most() {
         let mut writers: HashMap<(&str, &str), Vec<(&str, bool)>> = HashMap::new();
         for controller in declared() {
-            for output in controller.outputs().iter().filter(|o| o.resource != "*" && o.right.is_empty()) {
+            for output in controller.outputs().iter().filter(|o| o.resource != "*") {
                 writers.entry((output.group, output.resource)).or_default().push((controller.name(), output.shared));
             }
         }

@@ -80,7 +80,7 @@ impl ObjectReference {
     }
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Event {
     component: Arc<str>,
     regarding: ObjectReference,
@@ -92,10 +92,8 @@ struct Event {
 /// Records events under one component's name. Cheap to clone.
 #[derive(Clone)]
 pub struct Recorder {
-    events: Api<core::Event>,
     component: Arc<str>,
-    /// Each event with where it is written.
-    sender: mpsc::Sender<(Api<core::Event>, Event)>,
+    sender: mpsc::Sender<Event>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -109,19 +107,14 @@ impl Recorder {
         shutdown: CancellationToken,
     ) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        let writer = Writer { host: host.to_owned(), correlator: Correlator::default() };
+        let writer = Writer { events: client.api(), host: host.to_owned(), correlator: Correlator::default() };
         tasks.spawn(async move { shutdown.run_until_cancelled_owned(writer.run(receiver)).await });
-        Self { events: client.api(), component: component.into(), sender, dropped: Arc::default() }
+        Self { component: component.into(), sender, dropped: Arc::default() }
     }
 
     /// A recorder of another component over the same queue.
     pub fn named(&self, component: &str) -> Self {
         Self { component: component.into(), ..self.clone() }
-    }
-
-    /// The same, writing with another client.
-    pub fn writing_as(&self, client: &Client) -> Self {
-        Self { events: client.api(), ..self.clone() }
     }
 
     pub fn normal(&self, regarding: ObjectReference, reason: &str, message: impl Into<String>) {
@@ -135,7 +128,7 @@ impl Recorder {
     pub fn record(&self, regarding: ObjectReference, kind: EventType, reason: &str, message: String) {
         let component = self.component.clone();
         let event = Event { component, regarding, kind, reason: reason.to_owned(), message: shorten(message) };
-        if self.sender.try_send((self.events.clone(), event)).is_err() {
+        if self.sender.try_send(event).is_err() {
             let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
             if dropped.is_power_of_two() {
                 warn!(dropped, limit = WAITING_MAX, "events dropped: the queue is full or closed");
@@ -154,51 +147,40 @@ fn shorten(mut message: String) -> String {
 }
 
 struct Writer {
+    events: Api<core::Event>,
     host: String,
     correlator: Correlator,
 }
 
 impl Writer {
-    async fn run(mut self, mut receiver: mpsc::Receiver<(Api<core::Event>, Event)>) {
-        while let Some((events, event)) = receiver.recv().await {
+    async fn run(mut self, mut receiver: mpsc::Receiver<Event>) {
+        while let Some(event) = receiver.recv().await {
             let now = Timestamp::now();
             let outcome = self.correlator.decide(&event, now.as_second());
-            if let Err(error) = self.write(&events, &event, outcome, now).await {
+            if let Err(error) = self.write(&event, outcome, now).await {
                 // Events are best effort; a namespace on its way out refuses them.
                 debug!(reason = %event.reason, object = %event.regarding.name, %error, "event not written");
             }
         }
     }
 
-    async fn write(
-        &mut self,
-        events: &Api<core::Event>,
-        event: &Event,
-        outcome: Outcome,
-        now: Timestamp,
-    ) -> Result<(), Error> {
+    async fn write(&mut self, event: &Event, outcome: Outcome, now: Timestamp) -> Result<(), Error> {
         match outcome {
             Outcome::Drop => Ok(()),
-            Outcome::Create { message } => self.create(events, event, &message, now).await,
+            Outcome::Create { message } => self.create(event, &message, now).await,
             Outcome::Count { name, count, message } => {
                 let key = ObjectKey::new(event_namespace(&event.regarding), name);
                 let patch = json!({"count": count, "message": message, "lastTimestamp": seconds(now)});
-                match events.patch(&key, &Patch::Strategic(patch)).await {
+                match self.events.patch(&key, &Patch::Strategic(patch)).await {
                     // It expired meanwhile.
-                    Err(e) if e.is_not_found() => self.create(events, event, &message, now).await,
+                    Err(e) if e.is_not_found() => self.create(event, &message, now).await,
                     other => other.map(drop),
                 }
             }
         }
     }
 
-    async fn create(
-        &mut self,
-        events: &Api<core::Event>,
-        event: &Event,
-        message: &str,
-        now: Timestamp,
-    ) -> Result<(), Error> {
+    async fn create(&mut self, event: &Event, message: &str, now: Timestamp) -> Result<(), Error> {
         let namespace = event_namespace(&event.regarding);
         let name = event_name(&event.regarding.name, now);
         let mut source = json!({"component": &*event.component});
@@ -214,7 +196,7 @@ impl Writer {
             "firstTimestamp": seconds(now), "lastTimestamp": seconds(now),
             "reportingComponent": &*event.component, "reportingInstance": self.host,
         });
-        events.create_value(&object).await?;
+        self.events.create_value(&object).await?;
         self.correlator.written(event, message, &name);
         Ok(())
     }

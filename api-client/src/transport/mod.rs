@@ -4,7 +4,6 @@
 mod connector;
 mod in_process;
 mod remote;
-mod split;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -19,7 +18,6 @@ use crate::Error;
 pub use crate::error::BoxError;
 pub use in_process::InProcess;
 pub use remote::{Config, Credentials, Remote};
-pub use split::Split;
 
 /// A response body as it arrives. The same type the API server answers with, so the in-process transport copies
 /// nothing.

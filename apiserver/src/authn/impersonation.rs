@@ -56,7 +56,7 @@ pub fn wanted(headers: &HeaderMap) -> Result<Option<User>, Status> {
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
     let texts = |name: &str| headers.get_all(name).iter().filter_map(|v| v.to_str().ok().map(str::to_owned)).collect();
     let mut user =
-        User { name: text(HEADER_USER), uid: text(HEADER_UID), groups: texts(HEADER_GROUP), ..User::default() };
+        User { name: text(HEADER_USER), uid: text(HEADER_UID), groups: texts(HEADER_GROUP), extra: BTreeMap::new() };
     for (name, value) in headers {
         let Some(key) = name.as_str().strip_prefix(HEADER_EXTRA_PREFIX) else { continue };
         let value = value.to_str().unwrap_or_default().to_owned();

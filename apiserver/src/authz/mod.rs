@@ -1,6 +1,5 @@
-//! Authorization: may this user do that? `system:masters` may everything; then the rights that the wiring gives to a
-//! component of this process; then the Node authorizer for nodes; then RBAC. Whoever allows first, wins; there is no
-//! explicit denial among the four.
+//! Authorization: may this user do that? `system:masters` may everything; then the Node authorizer for nodes; then
+//! RBAC. Whoever allows first, wins; there is no explicit denial among the three.
 //!
 //! Invariant: a decision costs no JSON and looks at no object; the RBAC index follows the cache's rings.
 
@@ -129,9 +128,6 @@ impl Authorizer {
     pub fn decide(&self, server: &Server, asked: &Attributes<'_>) -> Decision {
         if asked.user.in_group(GROUP_MASTERS) {
             return Decision::Allow(String::new());
-        }
-        if asked.user.rights.iter().flat_map(|rights| rights.iter()).any(|rule| rule.allows(asked)) {
-            return Decision::Allow("a component of this server".to_owned());
         }
         let node_reason = match self.nodes.decide(server, asked) {
             Decision::Allow(reason) => return Decision::Allow(reason),

@@ -114,6 +114,5 @@ fn user_of(spec: &Value) -> User {
         uid: text("uid"),
         groups: spec.get("groups").map(strings).unwrap_or_default(),
         extra: extra.map(|(key, values)| (key.to_lowercase(), strings(values))).collect(),
-        ..User::default()
     }
 }

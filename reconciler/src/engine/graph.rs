@@ -18,8 +18,7 @@ fn declared(controllers: &[Arc<dyn Controller>]) -> Vec<Declared> {
     let of = |controller: &Arc<dyn Controller>| {
         let mut inputs = Inputs::default();
         controller.inputs(&mut inputs);
-        let written = controller.outputs().iter().filter(|o| o.right.is_empty());
-        let writes = written.map(|o| (api::status::qualified(o.group, o.resource), o.shared));
+        let writes = controller.outputs().iter().map(|o| (api::status::qualified(o.group, o.resource), o.shared));
         Declared { name: controller.name(), reads: reads(&inputs), writes: writes.collect() }
     };
     controllers.iter().map(of).collect()

@@ -5,7 +5,6 @@
 mod ages;
 mod caches;
 pub mod graph;
-pub mod identity;
 mod inputs;
 mod metrics;
 mod queue;
@@ -19,7 +18,6 @@ use async_trait::async_trait;
 
 pub use ages::{Ages, Clock};
 pub use caches::{Cached, Caches};
-pub use identity::Identities;
 pub use inputs::{Inputs, Waker};
 pub use metrics::Metrics;
 pub use queue::{Core, Ended, Queue};
@@ -81,39 +79,20 @@ pub struct Output {
     pub resource: &'static str,
     /// Whether other controllers write it, too.
     pub shared: bool,
-    /// Set, it is no write but a right that writes need, such as `approve` on signers.
-    pub right: &'static [&'static str],
 }
 
 impl Output {
     /// No other controller writes this.
     pub const fn exclusive(group: &'static str, resource: &'static str) -> Self {
-        Self { group, resource, shared: false, right: &[] }
+        Self { group, resource, shared: false }
     }
 
     /// Several controllers write this, each its own objects or fields.
     pub const fn shared(group: &'static str, resource: &'static str) -> Self {
-        Self { group, resource, shared: true, right: &[] }
-    }
-
-    /// Verbs that are asked for beside a write.
-    pub const fn right(group: &'static str, resource: &'static str, verbs: &'static [&'static str]) -> Self {
-        Self { group, resource, shared: true, right: verbs }
-    }
-
-    /// The verbs that this output needs. What is declared of any resource (by who deletes and detaches) makes nothing.
-    pub fn verbs(&self) -> &'static [&'static str] {
-        match self {
-            Self { right: verbs @ [_, ..], .. } => verbs,
-            Self { resource: "*", .. } => &["update", "patch", "delete", "deletecollection"],
-            _ => &["create", "update", "patch", "delete"],
-        }
+        Self { group, resource, shared: true }
     }
 
     fn covers(&self, group: &str, resource: &str, subresource: &str) -> bool {
-        if !self.right.is_empty() {
-            return false;
-        }
         if self.resource == "*" {
             return true;
         }

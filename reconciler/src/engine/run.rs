@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 use super::inputs::{Input, Inputs, waker};
 use super::metrics::QueueMetrics;
 use super::queue::{Ended, Queue};
-use super::{Caches, Controller, Done, Error, Identities, Metrics, RESYNC_PERIOD, Work};
+use super::{Caches, Controller, Done, Error, Metrics, RESYNC_PERIOD, Work};
 
 /// How soon a forgetful engine runs a key again that has written.
 const FORGETFUL_PAUSE: Duration = Duration::from_millis(1);
@@ -24,8 +24,6 @@ const FORGETFUL_PAUSE: Duration = Duration::from_millis(1);
 #[derive(Clone)]
 pub struct Engine {
     pub client: Client,
-    /// Whom controllers act as; `None`: as the client's user.
-    pub identities: Option<Arc<dyn Identities>>,
     pub caches: Caches,
     pub recorder: Recorder,
     pub metrics: Metrics,
@@ -49,7 +47,6 @@ impl Engine {
 struct Running {
     engine: Engine,
     controller: Arc<dyn Controller>,
-    client: Client,
     queue: Arc<Queue>,
     metrics: QueueMetrics,
     recorder: Recorder,
@@ -59,13 +56,8 @@ impl Running {
     fn new(engine: Engine, controller: Arc<dyn Controller>) -> Self {
         let queue = Arc::<Queue>::default();
         let metrics = engine.metrics.queue(controller.queue(), &queue);
-        let (name, outputs) = (controller.name(), controller.outputs());
-        let client = match &engine.identities {
-            Some(identities) => identities.client(name, outputs),
-            None => engine.client.clone(),
-        };
-        let recorder = engine.recorder.named(name).writing_as(&client);
-        Self { engine, controller, client, queue, metrics, recorder }
+        let recorder = engine.recorder.named(controller.name());
+        Self { engine, controller, queue, metrics, recorder }
     }
 
     async fn run(self: Arc<Self>, inputs: Vec<Input>) {
@@ -118,7 +110,7 @@ impl Running {
         let mut guard = Guard { queue: self.queue.clone(), key: key.clone(), ended: Ended::Failed };
         let work = Work {
             controller: self.controller.name(),
-            client: self.client.clone(),
+            client: self.engine.client.clone(),
             caches: self.engine.caches.clone(),
             outputs: self.controller.outputs(),
             recorder: self.recorder.clone(),

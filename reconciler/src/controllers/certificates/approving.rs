@@ -169,7 +169,6 @@ impl Controller for Approver {
         const OUTPUTS: &[Output] = &[
             Output::exclusive(GROUP, "certificatesigningrequests/approval"),
             Output::shared("authorization.k8s.io", "subjectaccessreviews"),
-            Output::right(GROUP, "signers", &["approve"]),
         ];
         OUTPUTS
     }

@@ -46,10 +46,7 @@ impl Controller for Signing {
     }
 
     fn outputs(&self) -> &'static [Output] {
-        const OUTPUTS: &[Output] = &[
-            Output::exclusive(GROUP, "certificatesigningrequests/status"),
-            Output::right(GROUP, "signers", &["sign"]),
-        ];
+        const OUTPUTS: &[Output] = &[Output::exclusive(GROUP, "certificatesigningrequests/status")];
         OUTPUTS
     }
 

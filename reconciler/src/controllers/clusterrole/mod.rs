@@ -35,10 +35,7 @@ impl Controller for ClusterRoles {
     }
 
     fn outputs(&self) -> &'static [Output] {
-        const GROUP: &str = "rbac.authorization.k8s.io";
-        // It gives out rights that it has not.
-        const OUTPUTS: &[Output] =
-            &[Output::exclusive(GROUP, "clusterroles"), Output::right(GROUP, "clusterroles", &["escalate"])];
+        const OUTPUTS: &[Output] = &[Output::exclusive("rbac.authorization.k8s.io", "clusterroles")];
         OUTPUTS
     }
 

@@ -48,9 +48,7 @@ impl Controller for NodeNetwork {
     }
 
     fn outputs(&self) -> &'static [Output] {
-        const GROUP: &str = "rbac.authorization.k8s.io";
-        const OUTPUTS: &[Output] =
-            &[Output::exclusive(GROUP, "clusterrolebindings"), Output::right(GROUP, "clusterroles", &["bind"])];
+        const OUTPUTS: &[Output] = &[Output::exclusive("rbac.authorization.k8s.io", "clusterrolebindings")];
         OUTPUTS
     }
 
