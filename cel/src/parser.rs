@@ -17,7 +17,8 @@ const DEPTH_MAX: u32 = 500;
 const BRACKET: u32 = 5;
 const LINK: u32 = 2;
 
-const RESERVED: &[&str] = &[
+/// Words that no identifier may be.
+pub const RESERVED: &[&str] = &[
     "as",
     "break",
     "const",
@@ -320,53 +321,47 @@ impl Parser {
     }
 
     fn list(&mut self, at: u32) -> Result<Expr, Issue> {
-        let mut items = Vec::new();
-        while !self.take("]") {
-            if !items.is_empty() {
-                self.expect(",")?;
-                if self.take("]") {
-                    break;
-                }
-            }
-            let optional = self.take("?");
-            items.push((self.expr()?, optional));
-        }
+        let items = self.literal("]", |parser, optional| Ok((parser.expr()?, optional)))?;
         Ok(Expr::new(at, Kind::List(items)))
     }
 
     fn map(&mut self, at: u32) -> Result<Expr, Issue> {
-        let mut entries = Vec::new();
-        while !self.take("}") {
-            if !entries.is_empty() {
-                self.expect(",")?;
-                if self.take("}") {
-                    break;
-                }
-            }
-            let optional = self.take("?");
-            let key = self.expr()?;
-            self.expect(":")?;
-            entries.push(Entry { key, value: self.expr()?, optional });
-        }
+        let entries = self.literal("}", |parser, optional| {
+            let key = parser.expr()?;
+            parser.expect(":")?;
+            Ok(Entry { key, value: parser.expr()?, optional })
+        })?;
         Ok(Expr::new(at, Kind::Map(entries)))
     }
 
     fn fields(&mut self, at: u32, name: Arc<str>) -> Result<Expr, Issue> {
-        let mut fields: Vec<Field> = Vec::new();
-        while !self.take("}") {
-            if !fields.is_empty() {
+        let fields = self.literal("}", |parser, optional| {
+            let at = parser.position();
+            let name = parser.field_name()?;
+            parser.expect(":")?;
+            Ok(Field { name, value: parser.expr()?, optional, at })
+        })?;
+        Ok(Expr::new(at, Kind::Struct(name, fields)))
+    }
+
+    /// Comma-separated parts of a literal up to its closing bracket: each may be optional (`?`), a comma may end them.
+    fn literal<T>(
+        &mut self,
+        close: &'static str,
+        mut part: impl FnMut(&mut Self, bool) -> Result<T, Issue>,
+    ) -> Result<Vec<T>, Issue> {
+        let mut parts = Vec::new();
+        while !self.take(close) {
+            if !parts.is_empty() {
                 self.expect(",")?;
-                if self.take("}") {
+                if self.take(close) {
                     break;
                 }
             }
             let optional = self.take("?");
-            let at = self.position();
-            let name = self.field_name()?;
-            self.expect(":")?;
-            fields.push(Field { name, value: self.expr()?, optional, at });
+            parts.push(part(self, optional)?);
         }
-        Ok(Expr::new(at, Kind::Struct(name, fields)))
+        Ok(parts)
     }
 }
 

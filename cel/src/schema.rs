@@ -8,35 +8,14 @@ use serde_json::Value as Json;
 
 use crate::functions::convert;
 use crate::json::{from_base64, from_number};
+use crate::parser::RESERVED;
 use crate::types::{Object, Type};
 use crate::value::{Key, List, ListKind, Map, Value};
 
 /// Bytes of the largest request, which bound what has no bound of its own.
 const REQUEST_BYTES_MAX: u64 = 3 * 1024 * 1024;
-/// Words that need escaping as names of fields.
-const RESERVED: &[&str] = &[
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+/// Words that need escaping as names of fields beside those that are reserved.
+const LITERALS: [&str; 4] = ["true", "false", "null", "in"];
 
 /// A type with the bytes its shortest JSON has.
 struct Declared {
@@ -126,7 +105,7 @@ fn object(schema: &Json, is_root: bool) -> Declared {
 
 /// A field's name as expressions write it; `None` if they can't (`apiservercel.Escape`).
 pub fn escape(name: &str) -> Option<String> {
-    if RESERVED.contains(&name) {
+    if LITERALS.contains(&name) || RESERVED.contains(&name) {
         return Some(format!("__{name}__"));
     }
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '/');
