@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::rig::Rig;
+use super::rig::{Rig, things};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const THINGS: &str = "/apis/example.com/v1/namespaces/ns/things";
@@ -11,14 +11,7 @@ fn definition() -> Value {
     let spec = json!({"type": "object", "properties": {
         "count": {"type": "integer", "minimum": 1}, "color": {"type": "string", "default": "red"},
     }});
-    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}});
-    json!({
-        "metadata": {"name": "things.example.com"},
-        "spec": {
-            "group": "example.com", "scope": "Namespaced", "names": {"plural": "things", "kind": "Thing"},
-            "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}],
-        },
-    })
+    things(spec)
 }
 
 fn thing(name: &str, spec: Value) -> Value {

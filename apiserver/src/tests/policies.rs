@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::rig::Rig;
+use super::rig::{Rig, things};
 
 const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
 const MAPS: &str = "/api/v1/namespaces/ns/configmaps";
@@ -147,17 +147,6 @@ async fn expressions_of_policies_are_checked() {
     }
 }
 
-fn definition(spec: Value) -> Value {
-    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}});
-    json!({
-        "metadata": {"name": "things.example.com"},
-        "spec": {
-            "group": "example.com", "scope": "Namespaced", "names": {"plural": "things", "kind": "Thing"},
-            "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}],
-        },
-    })
-}
-
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const THINGS: &str = "/apis/example.com/v1/namespaces/ns/things";
 
@@ -175,7 +164,7 @@ async fn rules_of_definitions_are_checked() {
         (integer(json!({"rule": "true", "fieldPath": ".nope"})), "must be a valid path"),
         (json!({"type": "object", "properties": {"x": list}}), "exceeds budget"),
     ] {
-        let refused = rig.post(DEFINITIONS, definition(spec)).await.refused(422, "Invalid");
+        let refused = rig.post(DEFINITIONS, things(spec)).await.refused(422, "Invalid");
         assert!(refused["message"].as_str().unwrap().contains(expected), "{refused}");
     }
 }
@@ -189,7 +178,7 @@ async fn rules_of_definitions_are_run() {
                 "x-kubernetes-validations": [{"rule": "self < 10", "message": "small"}]}},
             "max": {"type": "integer"},
         }, "x-kubernetes-validations": [{"rule": "self.n <= self.max", "messageExpression": "'at most ' + string(self.max)"}]});
-    rig.post(DEFINITIONS, definition(spec)).await.expect(201);
+    rig.post(DEFINITIONS, things(spec)).await.expect(201);
     let mut revisions = rig.server.server().cache.subscribe();
     while rig.get(THINGS).await.code != 200 {
         revisions.changed().await.unwrap();

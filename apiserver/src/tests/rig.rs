@@ -120,3 +120,15 @@ impl Rig {
         self.post("/api/v1/namespaces/ns/configmaps", body).await.expect(201)
     }
 }
+
+/// The definition of a kind `Thing` (`things.example.com`) whose spec has this schema.
+pub fn things(spec: Value) -> Value {
+    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}});
+    json!({
+        "metadata": {"name": "things.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": {"plural": "things", "kind": "Thing"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}],
+        },
+    })
+}
