@@ -34,6 +34,29 @@ pub struct Options {
     pub host_containerd: bool,
 }
 
+/// The build under test.
+pub fn binary() -> Result<PathBuf> {
+    std::env::var_os("KEELSON_BINARY").map(PathBuf::from).context("KEELSON_BINARY is not set: run `cargo xtask test`")
+}
+
+impl Options {
+    /// A cluster of one node for a test, which gives the node its name.
+    pub fn single(node: &str, dir: &Path) -> Result<Self> {
+        let port = free_port()?;
+        // Ranges of its own, so that neither another cluster on this host nor what a failed run left is in the way.
+        let own = port % 60;
+        let flags = [
+            "--node-name".to_owned(),
+            node.to_owned(),
+            "--node-port=0".to_owned(),
+            format!("--pod-cidr=10.{}.0.0/16", 130 + own),
+            format!("--service-cidr=10.{}.0.0/16", 190 + own),
+        ];
+        let (binary, dir) = (binary()?, dir.to_owned());
+        Ok(Self { binary, dir, port, flags: flags.into(), agent: true, host_containerd: false })
+    }
+}
+
 /// A cluster on this host. Left running when the value is dropped.
 pub struct Cluster {
     pub options: Options,

@@ -1,12 +1,11 @@
 //! Metrics from the nodes to `kubectl top` and to an autoscaler, on real containerd: load in a real pod makes its
 //! Deployment grow, and its end makes it shrink.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tests::cluster::{self, Cluster, Options};
+use tests::cluster::{Cluster, Options};
 use tests::image::Image;
 use tests::kubectl::Kubectl;
 use tests::wait;
@@ -49,21 +48,7 @@ spec:
 #[test]
 fn load_makes_a_deployment_grow_and_its_end_makes_it_shrink() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let binary = std::env::var_os("KEELSON_BINARY").map(PathBuf::from);
-    let binary = binary.context("KEELSON_BINARY is not set: run `cargo xtask test`")?;
-    let port = cluster::free_port()?;
-    // Ranges of its own, so that neither another cluster on this host nor what a failed run left is in the way.
-    let own = port % 60;
-    let flags = [
-        "--node-name".to_owned(),
-        "autoscaling-test".to_owned(),
-        "--node-port=0".to_owned(),
-        format!("--pod-cidr=10.{}.0.0/16", 130 + own),
-        format!("--service-cidr=10.{}.0.0/16", 190 + own),
-    ];
-    let dir = dir.path().to_owned();
-    let options = Options { binary, dir, port, flags: flags.into(), agent: true, host_containerd: false };
-    let cluster = Cluster::start(options)?;
+    let cluster = Cluster::start(Options::single("autoscaling-test", dir.path())?)?;
     let result = walk(&cluster);
     let log = cluster.diagnosis();
     let stopped = cluster.stop().context("stop the cluster");

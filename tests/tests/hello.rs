@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -14,27 +13,11 @@ use tests::{http, image, leftovers, wait};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-fn options(dir: &Path) -> Result<Options> {
-    let binary = std::env::var_os("KEELSON_BINARY").map(PathBuf::from);
-    let binary = binary.context("KEELSON_BINARY is not set: run `cargo xtask test`")?;
-    let port = cluster::free_port()?;
-    // Ranges of its own, so that neither another cluster on this host nor what a failed run left is in the way.
-    let own = port % 60;
-    let flags = [
-        "--node-name".to_owned(),
-        "hello-test".to_owned(),
-        "--node-port=0".to_owned(),
-        format!("--pod-cidr=10.{}.0.0/16", 130 + own),
-        format!("--service-cidr=10.{}.0.0/16", 190 + own),
-    ];
-    Ok(Options { binary, dir: dir.to_owned(), port, flags: flags.into(), agent: true, host_containerd: false })
-}
-
 #[test]
 fn a_deployment_lives_its_life() -> Result<()> {
     let before = leftovers::inventory()?;
     let dir = tempfile::tempdir()?;
-    let cluster = Cluster::start(options(dir.path())?)?;
+    let cluster = Cluster::start(Options::single("hello-test", dir.path())?)?;
     let result = walk(&cluster);
     let log = cluster.diagnosis();
     let stopped = cluster.stop().context("stop the cluster");

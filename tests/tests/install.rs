@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use tests::cluster::free_port;
+use tests::cluster::{self, free_port};
 use tests::containerd::Containerd;
 use tests::kubectl::Kubectl;
 use tests::process::{Background, command, run};
@@ -15,11 +15,6 @@ use tests::{image, leftovers, packages, wait};
 const LIMIT: Duration = Duration::from_secs(60);
 /// Short, so that several signs of life fit into a test.
 const WATCHDOG: Duration = Duration::from_secs(3);
-
-fn keelson() -> Result<PathBuf> {
-    let binary = std::env::var_os("KEELSON_BINARY").map(PathBuf::from);
-    binary.context("KEELSON_BINARY is not set: run `cargo xtask test`")
-}
 
 /// What systemd would hear, collected as lines.
 struct Supervisor {
@@ -72,7 +67,7 @@ fn systemd_finds_no_fault_with_the_units() -> Result<()> {
     let analyze = packages::find_program("systemd-analyze").context("systemd-analyze is not here")?;
     let dir = tempfile::tempdir()?;
     let root = dir.path().join("root");
-    run(&mut command(keelson()?, ["install", "server", "--root"]).arg(&root))?;
+    run(&mut command(cluster::binary()?, ["install", "server", "--root"]).arg(&root))?;
     // Under a root of its own systemd-analyze would miss all units of the distribution.
     let program = root.join("usr/local/bin/keelson").to_string_lossy().into_owned();
     for (name, text) in [
@@ -96,7 +91,7 @@ fn a_stuck_process_falls_silent() -> Result<()> {
     let data = dir.path().join("data");
     let bind = format!("127.0.0.1:{}", free_port()?);
     let args = ["server", "--no-agent", "--store=memory", "--bind", &bind, "--data-dir", &data.to_string_lossy()];
-    let start = supervisor.command(&keelson()?, &args);
+    let start = supervisor.command(&cluster::binary()?, &args);
     let server = Background::start(start, &dir.path().join("pid"), &dir.path().join("log"))?;
     let pid = server.pid().context("it runs")?.to_string();
     let mut walk = || -> Result<()> {
@@ -141,7 +136,7 @@ fn live(dir: &Path, containerd: &Containerd, before: &BTreeSet<String>) -> Resul
     let port = free_port()?;
     // Ranges of its own, so that neither another cluster on this host nor what a failed run left is in the way.
     let own = port % 30;
-    let mut install = command(keelson()?, ["install", "server", "--node-name=install-test", "--node-port=0"]);
+    let mut install = command(cluster::binary()?, ["install", "server", "--node-name=install-test", "--node-port=0"]);
     install.arg("--root").arg(&root).arg("--data-dir").arg(&data);
     install.arg("--containerd-address").arg(containerd.socket());
     install.arg(format!("--bind=127.0.0.1:{port}"));

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use api_client::{Api, Cache, Client, ListParams, Received, kubeconfig, transport};
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
-use tests::cluster::{Cluster, Options, tail};
+use tests::cluster::{self, Cluster, Options, tail};
 use tests::kubectl::Kubectl;
 use tests::process::{command, run};
 use tests::wait;
@@ -26,13 +26,9 @@ const KILLS: usize = 3;
 /// Acknowledged writes between two kills, at least.
 const WRITES_BETWEEN: u64 = 300;
 
-fn binary() -> Result<PathBuf> {
-    std::env::var_os("KEELSON_BINARY").map(PathBuf::from).context("KEELSON_BINARY is not set: run `cargo xtask test`")
-}
-
 fn options(dir: &Path) -> Result<Options> {
     let flags = vec!["--components=apiserver,controllers".to_owned()];
-    let (binary, port) = (binary()?, quiet_port()?);
+    let (binary, port) = (cluster::binary()?, quiet_port()?);
     Ok(Options { binary, dir: dir.to_owned(), port, flags, agent: false, host_containerd: false })
 }
 

@@ -58,8 +58,7 @@ impl Seen {
 
 #[test]
 fn certificates_are_replaced_under_work() -> Result<()> {
-    let binary = std::env::var_os("KEELSON_BINARY").map(PathBuf::from);
-    let binary = binary.context("KEELSON_BINARY is not set: run `cargo xtask test`")?;
+    let binary = tests::cluster::binary()?;
     let lifetime = number("KEELSON_LIFETIME_SECONDS", 20)?;
     let renewals = number("KEELSON_RENEWALS", 3)?;
     // Short: socket paths have 108 bytes.

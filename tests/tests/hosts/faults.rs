@@ -111,7 +111,7 @@ pub fn containerd_is_killed(hosts: &mut Hosts) -> Result<()> {
 
 /// An upgrade in place, to another build than the one that the cluster was started with.
 pub fn binary_is_replaced(hosts: &mut Hosts) -> Result<()> {
-    let binary = crate::binary()?;
+    let binary = tests::cluster::binary()?;
     let old = (hosts.a.running_file()?, hosts.b.running_file()?);
     undisturbed(hosts, true, |hosts| {
         hosts.a.install(&binary)?;

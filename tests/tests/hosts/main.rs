@@ -13,10 +13,10 @@ mod reboot;
 mod upgrade;
 mod workload;
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use tests::cluster;
 use tests::hosts::Hosts;
 
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -49,16 +49,11 @@ const STEPS: &[Step] = &[
     ("hosts are cleaned up", reboot::cleanup_leaves_nothing),
 ];
 
-/// The build under test.
-pub fn binary() -> Result<PathBuf> {
-    std::env::var_os("KEELSON_BINARY").map(PathBuf::from).context("KEELSON_BINARY is not set: run `cargo xtask test`")
-}
-
 #[test]
 fn two_hosts() -> Result<()> {
     // Short: socket paths have 108 bytes.
     let dir = tempfile::Builder::new().prefix("hosts").tempdir_in("/tmp")?;
-    let old = upgrade::old_build(&binary()?, dir.path())?;
+    let old = upgrade::old_build(&cluster::binary()?, dir.path())?;
     let mut hosts = Hosts::start_with(dir.path(), &old, SERVER_FLAGS)?;
     for (what, step) in STEPS {
         let start = Instant::now();
