@@ -91,6 +91,18 @@ async fn a_running_pod_is_resized_in_place() {
     for reason in ["ResizeStarted", "ResizeCompleted", "ResizeInfeasible"] {
         assert!(!board.events_with(reason).is_empty(), "{reason} was not told");
     }
+    // Room that another pod has taken comes with its end.
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let other = json!({"containers": [{
+        "name": "main", "command": ["sleep", "1000"], "resources": {"requests": {"cpu": format!("{}m", cores * 1000 - 200)}},
+    }]});
+    let other = node.put("other", other);
+    board.wait_phase("other", "Running").await;
+    put(&mut node, spec("500m", "32Mi"));
+    board.wait("sized", "waits for room", |object| pending(object)["reason"] == "Deferred").await;
+    node.delete_and_wait(&other, 1).await;
+    board.wait("sized", "has 500m", has("500m")).await;
+    assert_eq!(limits(&node).await, ("50000".to_owned(), mebibytes(32)));
     node.delete_and_wait(&pod, 5).await;
     node.end(&containerd).await;
 }

@@ -207,7 +207,7 @@ impl Owner {
         self.pumps.clear();
         // Root file systems that were prepared for containers that never came to be.
         for container in self.pod.spec.iter().flat_map(super::all_containers) {
-            let next = self.observed.series(&container.name).and_then(|series| series.latest.as_ref());
+            let next = self.observed.latest(&container.name);
             let id = container_id(&self.id, &container.name, next.map_or(0, |latest| latest.number + 1));
             self.shared.runtime.remove_snapshot(&id).await?;
         }

@@ -45,8 +45,9 @@ impl Owner {
 
     /// Whether the latest attempt of a container was given something else than is allocated.
     fn differs(&self, container: &Container) -> bool {
-        let latest = self.observed.series(&container.name).and_then(|series| series.latest.as_ref());
-        latest.is_some_and(|latest| resize::way(container, latest.resources.as_ref()).is_some())
+        self.observed
+            .latest(&container.name)
+            .is_some_and(|latest| resize::way(container, latest.resources.as_ref()).is_some())
     }
 
     pub(super) async fn resize(&mut self) {
@@ -71,9 +72,7 @@ impl Owner {
         let (class, uid, wanted) = (qos(pod_spec), self.id.uid.clone(), Resources::of_pod(pod_spec));
         self.shared.cgroups.create_pod(class, &uid, wanted.max(Resources::of_pod(&self.given(pod_spec))))?;
         for container in super::all_containers(pod_spec) {
-            let Some(latest) = self.observed.series(&container.name).and_then(|series| series.latest.clone()) else {
-                continue;
-            };
+            let Some(latest) = self.observed.latest(&container.name).cloned() else { continue };
             if !latest.is_running() || resize::way(&container, latest.resources.as_ref()) != Some(Way::InPlace) {
                 continue;
             }
@@ -97,7 +96,7 @@ impl Owner {
     fn given(&self, spec: &PodSpec) -> PodSpec {
         let mut spec = spec.clone();
         for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
-            let latest = self.observed.series(&container.name).and_then(|series| series.latest.as_ref());
+            let latest = self.observed.latest(&container.name);
             if let Some(given) = latest.filter(|latest| latest.is_running()).and_then(|one| one.resources.clone()) {
                 container.resources = Some(given);
             }

@@ -112,9 +112,7 @@ impl Owner {
 
     /// Starts to end a container: hook, signal, and at the deadline the end by force.
     pub(super) fn stop(&mut self, name: &str, deadline: Timestamp, why: String) {
-        let Some(id) =
-            self.observed.series(name).and_then(|series| series.latest.as_ref()).map(|latest| latest.id.clone())
-        else {
+        let Some(id) = self.observed.latest(name).map(|latest| latest.id.clone()) else {
             return;
         };
         let container = self.container(name).unwrap_or_default();

@@ -215,6 +215,10 @@ impl Observed {
     pub fn series(&self, container: &str) -> Option<&Series> {
         self.containers.get(container)
     }
+    /// The newest attempt of a container.
+    pub fn latest(&self, container: &str) -> Option<&Attempt> {
+        self.series(container)?.latest.as_ref()
+    }
     pub fn any_running(&self) -> bool {
         self.containers.values().any(Series::is_running)
     }

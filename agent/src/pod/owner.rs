@@ -426,7 +426,7 @@ impl Owner {
     }
 
     fn exited(&self, name: &str, container_id: &str, exit: Exit) -> Exited {
-        let latest = self.observed.series(name).and_then(|series| series.latest.as_ref());
+        let latest = self.observed.latest(name);
         let started_at = latest.and_then(|latest| match latest.state {
             State::Running { started_at, .. } => Some(started_at),
             State::Exited(_) => None,

@@ -254,9 +254,8 @@ fn run(plan: &mut Plan, spec: &PodSpec, observed: &Observed, now: Timestamp) {
         return;
     }
     let current = |attempt: &Attempt| attempt.created_at >= *ready_at;
-    let latest = |name: &str| observed.series(name).and_then(|series| series.latest.as_ref());
     // Once a container has run in this sandbox, init containers have done their work.
-    let initialized = spec.containers.iter().any(|container| latest(&container.name).is_some_and(current));
+    let initialized = spec.containers.iter().any(|container| observed.latest(&container.name).is_some_and(current));
     for init in spec.init_containers.iter().flatten() {
         let series = observed.series(&init.name);
         if is_sidecar(init) {
@@ -284,7 +283,7 @@ fn run(plan: &mut Plan, spec: &PodSpec, observed: &Observed, now: Timestamp) {
         }
     }
     for container in super::ephemeral_containers(spec) {
-        if latest(&container.name).is_none() {
+        if observed.latest(&container.name).is_none() {
             start(plan, &container, observed, 0, 0, now);
         }
     }

@@ -84,21 +84,31 @@ impl Pods {
     pub fn put(&mut self, pod: Arc<Pod>) {
         let id = PodId::of(&pod);
         match self.owners.get_mut(&id.uid) {
-            Some(entry) => entry.desired = pod,
+            Some(entry) => {
+                entry.desired = pod;
+                self.allocate(&id.uid);
+            }
             None => {
                 let given = self.found.get(&id.uid).map(|found| given(found)).unwrap_or_default();
                 let allocated = resize::allocated(&pod, &given);
                 let rejection = self.admit(&id, &allocated).err();
+                let asks = !Arc::ptr_eq(&allocated, &pod);
                 self.start(id.clone(), allocated, pod, rejection, false);
+                if asks {
+                    self.allocate(&id.uid);
+                }
             }
         }
-        self.allocate(&id.uid);
-        let mut waiting = self.owners.values().filter(|entry| entry.resize_pending.is_some() && entry.id != id);
-        for uid in waiting.by_ref().map(|entry| entry.id.uid.clone()).collect::<Vec<_>>() {
-            // This pod may have got smaller, or be over.
+        self.allocate_waiting();
+        self.share_burstable();
+    }
+
+    /// Somebody may have got smaller, or have left.
+    fn allocate_waiting(&mut self) {
+        let waiting = self.owners.iter().filter(|(_, entry)| entry.resize_pending.is_some());
+        for uid in waiting.map(|(uid, _)| uid.clone()).collect::<Vec<_>>() {
             self.allocate(&uid);
         }
-        self.share_burstable();
     }
 
     /// Gives the pod what it asks for, if the node has it, and tells its owner.
@@ -157,6 +167,7 @@ impl Pods {
         if let Some(uid) = self.ended.1.recv().await {
             self.owners.remove(&uid);
             self.shared.close_inbox(&uid);
+            self.allocate_waiting();
             self.share_burstable();
         }
     }
@@ -202,8 +213,15 @@ impl Pods {
             inbox.put(|letters| letters.gone = true);
         }
         let rejected = rejection.is_some();
-        let (id_, inbox_, pod_) = (id.clone(), inbox.clone(), pod.clone());
-        let entry = Entry { id: id_, inbox: inbox_, desired, pod: pod_, resize_pending: None, gone, rejected };
+        let entry = Entry {
+            id: id.clone(),
+            inbox: inbox.clone(),
+            desired,
+            pod: pod.clone(),
+            resize_pending: None,
+            gone,
+            rejected,
+        };
         self.owners.insert(id.uid.clone(), entry);
         self.shared.open_inbox(&id.uid, &inbox);
         let mut owner = Owner::new(self.shared.clone(), pod, inbox);

@@ -311,7 +311,7 @@ impl View<'_> {
             resizing.push((resize::PENDING, verdict));
         }
         let under_way = |container: &Container| {
-            let latest = self.observed.series(&container.name).and_then(|series| series.latest.as_ref());
+            let latest = self.observed.latest(&container.name);
             latest.is_some_and(|one| one.is_running() && resize::way(container, one.resources.as_ref()).is_some())
         };
         let mut containers = self.spec.containers.iter().chain(self.spec.init_containers.iter().flatten());
