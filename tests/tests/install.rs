@@ -139,7 +139,7 @@ fn live(dir: &Path, containerd: &Containerd, before: &BTreeSet<String>) -> Resul
     let mut install = command(cluster::binary()?, ["install", "server", "--node-name=install-test", "--node-port=0"]);
     install.arg("--root").arg(&root).arg("--data-dir").arg(&data);
     install.arg("--containerd-address").arg(containerd.socket());
-    install.arg(format!("--bind=127.0.0.1:{port}"));
+    install.arg(format!("--bind=127.0.0.1:{port}")).args(cluster::FULL_DISK);
     install.args([format!("--pod-cidr=10.{}.0.0/16", 64 + own), format!("--service-cidr=10.{}.0.0/16", 97 + own)]);
     let first = run(&mut install)?;
     ensure!(first.matches("wrote").count() == 5, "a first installation writes everything:\n{first}");
